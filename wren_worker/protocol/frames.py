@@ -1,0 +1,183 @@
+"""Length-prefixed frames between the daemon and a slot, over one Unix stream socket per slot.
+
+Standard library only and no import of ours, because a slot loads this file by path under a runtime that
+has nothing of ours installed. Neither side trusts a length before it is checked against its bound.
+
+A frame is ``kind`` (1 byte), 3 reserved bytes, ``length`` (4 bytes, little endian), then the body.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+
+__all__ = [
+    "CALL",
+    "FRAME_HEAD",
+    "MAX_FRAME_BYTES",
+    "OUTPUT_HEAD",
+    "FrameError",
+    "FrameReader",
+    "Kind",
+    "join_sections",
+    "pack_calls",
+    "pack_frame",
+    "split_calls",
+    "split_sections",
+]
+
+#: Larger arguments and values travel as files of the instance, named in a frame (see CALLS and records.py).
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+
+FRAME_HEAD = struct.Struct("<BxxxI")
+#: call_index, attempt, length of the argument bytes
+CALL = struct.Struct("<IHxxI")
+#: call_index, attempt, stream; the bytes follow
+OUTPUT_HEAD = struct.Struct("<IHBx")
+_COUNT = struct.Struct("<I")
+
+
+class Kind(IntEnum):
+    """What a frame says. Numbers are on the wire: never reuse one."""
+
+    # daemon -> slot
+    JOB = 1  # sections: JSON header, function bytes, module archive
+    CALLS = 2  # see pack_calls; a call's argument bytes are one pickle of (args, kwargs)
+    CALLS_FILE = 3  # JSON {"path"}: a file that holds the body of a CALLS frame; the slot removes it
+    # slot -> daemon
+    READY = 16  # the job's function is loaded, or its failure to load is remembered for every call
+    OUTCOMES = 17  # outcome records, see records.py
+    OUTPUT = 18  # OUTPUT_HEAD + bytes, as the call writes them
+    # reserved from the start: a slot never talks to S3 or SQS, it asks its daemon
+    NEED = 32  # JSON {"job_id", "call_index"}: slot -> daemon
+    NEED_ANSWER = 33  # daemon -> slot
+    SEND = 34  # a chunk of a nested job: slot -> daemon
+    SEND_ANSWER = 35  # daemon -> slot
+    # daemon <-> warm parent
+    SPAWN = 48  # JSON {"slot", "generation", ...} with the child's descriptors attached
+    SPAWNED = 49  # JSON {"slot", "generation", "pid"}
+    EXITED = 50  # JSON {"slot", "generation", "pid", "status", "peak_rss_bytes"}; the zombie is kept until REAP
+    REAP = 51  # JSON {"pid"}
+
+
+class FrameError(ValueError):
+    """The bytes are not frames of this version."""
+
+
+def pack_frame(kind: int, *parts: bytes | memoryview) -> bytes:
+    """Return one frame whose body is the parts in a row.
+
+    Raises:
+        FrameError: The body is larger than MAX_FRAME_BYTES.
+    """
+    length = sum(map(len, parts))
+    if length > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame of {length} bytes is larger than {MAX_FRAME_BYTES}")
+    return b"".join((FRAME_HEAD.pack(kind, length), *parts))
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames; holds at most one unfinished frame."""
+
+    __slots__ = ("_buffer", "_limit")
+
+    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
+        self._buffer = bytearray()
+        self._limit = limit
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Add bytes and yield the ``(kind, body)`` of every frame that is now whole.
+
+        Raises:
+            FrameError: A frame announces more than the limit.
+        """
+        buffer = self._buffer
+        buffer += data
+        position, size = 0, FRAME_HEAD.size
+        while len(buffer) - position >= size:
+            kind, length = FRAME_HEAD.unpack_from(buffer, position)
+            if length > self._limit:
+                raise FrameError(f"a frame announces {length} bytes, more than {self._limit}")
+            end = position + size + length
+            if len(buffer) < end:
+                break
+            body = bytes(memoryview(buffer)[position + size : end])
+            position = end
+            yield kind, body
+        if position:
+            del buffer[:position]
+
+
+def pack_calls(calls: Iterable[tuple[int, int, bytes | memoryview]]) -> bytes:
+    """Return the body of a CALLS frame from ``(call_index, attempt, argument bytes)``."""
+    heads: list[bytes] = []
+    blobs: list[bytes | memoryview] = []
+    for call_index, attempt, blob in calls:
+        heads.append(CALL.pack(call_index, attempt, len(blob)))
+        blobs.append(blob)
+    return b"".join((_COUNT.pack(len(heads)), *heads, *blobs))
+
+
+def split_calls(body: bytes | memoryview) -> list[tuple[int, int, memoryview]]:
+    """Return the ``(call_index, attempt, argument bytes)`` of a CALLS body, without copying.
+
+    Raises:
+        FrameError: A length points outside the body.
+    """
+    view = memoryview(body)
+    if len(view) < _COUNT.size:
+        raise FrameError("calls are cut short")
+    (count,) = _COUNT.unpack_from(view)
+    start = _COUNT.size + count * CALL.size
+    if start > len(view):
+        raise FrameError("calls are cut short")
+    calls = []
+    for call_index, attempt, length in CALL.iter_unpack(view[_COUNT.size : start]):
+        end = start + length
+        if end > len(view):
+            raise FrameError("a call's arguments do not fit")
+        calls.append((call_index, attempt, view[start:end]))
+        start = end
+    if start != len(view):
+        raise FrameError("bytes are left after the last call")
+    return calls
+
+
+def join_sections(header: dict[str, object], sections: Sequence[bytes | memoryview] = ()) -> bytes:
+    """Return a JSON header and byte sections as one body; the lengths travel in front."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    lengths = [len(text), *map(len, sections)]
+    return b"".join((struct.pack(f"<I{len(lengths)}Q", len(lengths), *lengths), text, *sections))
+
+
+def split_sections(body: bytes | memoryview) -> tuple[dict[str, object], list[memoryview]]:
+    """Return the header and the sections of ``join_sections``, without copying.
+
+    Raises:
+        FrameError: A length points outside the body, or the header is no JSON object.
+    """
+    view = memoryview(body)
+    if len(view) < 4:
+        raise FrameError("sections are cut short")
+    (count,) = struct.unpack_from("<I", view)
+    start = 4 + 8 * count
+    if not 1 <= count <= 64 or start > len(view):
+        raise FrameError("sections are cut short")
+    pieces = []
+    for length in struct.unpack_from(f"<{count}Q", view, 4):
+        end = start + length
+        if end > len(view):
+            raise FrameError("a section does not fit")
+        pieces.append(view[start:end])
+        start = end
+    if start != len(view):
+        raise FrameError("bytes are left after the last section")
+    try:
+        header = json.loads(bytes(pieces[0]))
+    except ValueError as error:
+        raise FrameError("the header is not JSON") from error
+    if not isinstance(header, dict):
+        raise FrameError("the header is not a JSON object")
+    return header, pieces[1:]

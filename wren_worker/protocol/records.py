@@ -1,0 +1,112 @@
+"""Outcome records: how one call's outcome lies in memory, on the pipe and in S3.
+
+A slot writes them, the daemon moves them, a client reads them: the bytes are never re-packed between.
+Standard library only and no import of ours, because a slot loads this file by path under a runtime that
+has nothing of ours installed.
+
+One record is ``HEAD`` + value bytes + output bytes. Output is a run of ``CHUNK_OF_OUTPUT`` headers, each
+followed by its bytes, in the order in which the call wrote them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+__all__ = [
+    "ERROR",
+    "FAILURE",
+    "FLAG_OUTPUT_TRUNCATED",
+    "FLAG_VALUE_ELSEWHERE",
+    "HEAD",
+    "OUTPUT",
+    "STDERR",
+    "STDOUT",
+    "SUCCESS",
+    "RecordError",
+    "iter_records",
+    "pack_output",
+    "pack_record",
+    "split_output",
+]
+
+SUCCESS, FAILURE, ERROR = 0, 1, 2
+STDOUT, STDERR = 1, 2
+
+#: The value is not here: the value bytes are UTF-8 JSON that says where. From a slot: ``{"path", "length"}``, a file
+#: in the slot's outbox; in S3: ``{"key", "length", "sha256"}``.
+FLAG_VALUE_ELSEWHERE = 1
+#: Output went past its bound; what is here is its beginning.
+FLAG_OUTPUT_TRUNCATED = 2
+
+#: call_index, status, flags, slot, attempt | start (unix s), run, cpu (s) | peak RSS (bytes), lengths of value, output
+HEAD = struct.Struct("<IBBHHxxdddQQI4x")
+OUTPUT = struct.Struct("<BxxxI")
+
+
+class RecordError(ValueError):
+    """The bytes are not a run of outcome records."""
+
+
+def pack_record(
+    call_index: int,
+    status: int,
+    value: bytes,
+    *,
+    output: bytes = b"",
+    flags: int = 0,
+    slot: int = 0,
+    attempt: int = 1,
+    start_timestamp: float = 0.0,
+    run_time: float = 0.0,
+    cpu_time: float = 0.0,
+    peak_rss_bytes: int = 0,
+) -> bytes:
+    """Return one record.
+
+    Times are seconds, ``start_timestamp`` is unix seconds, ``status`` is SUCCESS, FAILURE or ERROR.
+    """
+    head = HEAD.pack(
+        call_index, status, flags, slot, attempt, start_timestamp, run_time, cpu_time, peak_rss_bytes,
+        len(value), len(output),
+    )  # fmt: skip
+    return b"".join((head, value, output))
+
+
+def iter_records(data: bytes | memoryview) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield ``(start, end, call_index, status, flags)`` of each record in ``data``.
+
+    Raises:
+        RecordError: A length points outside the bytes, or a status is unknown.
+    """
+    position, total, size = 0, len(data), HEAD.size
+    unpack = HEAD.unpack_from
+    while position < total:
+        if total - position < size:
+            raise RecordError("record header is cut short")
+        head = unpack(data, position)
+        end = position + size + head[9] + head[10]
+        if end > total or head[1] > ERROR:
+            raise RecordError("record does not fit its bytes")
+        yield position, end, head[0], head[1], head[2]
+        position = end
+
+
+def pack_output(stream: int, data: bytes) -> bytes:
+    """Return one piece of output: ``stream`` is STDOUT or STDERR."""
+    return OUTPUT.pack(stream, len(data)) + data
+
+
+def split_output(data: bytes | memoryview) -> list[tuple[int, bytes]]:
+    """Return the pieces ``(stream, bytes)`` of a record's output, in the order they were written."""
+    pieces, position = [], 0
+    while position < len(data):
+        if len(data) - position < OUTPUT.size:
+            raise RecordError("output header is cut short")
+        stream, length = OUTPUT.unpack_from(data, position)
+        position += OUTPUT.size
+        if position + length > len(data):
+            raise RecordError("output does not fit its bytes")
+        pieces.append((stream, bytes(data[position : position + length])))
+        position += length
+    return pieces
