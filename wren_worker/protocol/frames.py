@@ -42,24 +42,23 @@ _COUNT = struct.Struct("<I")
 class Kind(IntEnum):
     """What a frame says. Numbers are on the wire: never reuse one."""
 
-    # daemon -> slot
+    # daemon -> child
     JOB = 1  # sections: JSON header, function bytes, module archive
     CALLS = 2  # see pack_calls; a call's argument bytes are one pickle of (args, kwargs)
-    CALLS_FILE = 3  # JSON {"path"}: a file that holds the body of a CALLS frame; the slot removes it
-    # slot -> daemon
-    READY = 16  # the job's function is loaded, or its failure to load is remembered for every call
+    CALLS_FILE = 3  # JSON {"path", "calls": [[call_index, attempt, offset, length], ...]}
+    # child -> daemon
     OUTCOMES = 17  # outcome records, see records.py
     OUTPUT = 18  # OUTPUT_HEAD + bytes, as the call writes them
     # reserved from the start: a slot never talks to S3 or SQS, it asks its daemon
-    NEED = 32  # JSON {"job_id", "call_index"}: slot -> daemon
-    NEED_ANSWER = 33  # daemon -> slot
-    SEND = 34  # a chunk of a nested job: slot -> daemon
-    SEND_ANSWER = 35  # daemon -> slot
-    # daemon <-> warm parent
-    SPAWN = 48  # JSON {"slot", "generation", ...} with the child's descriptors attached
-    SPAWNED = 49  # JSON {"slot", "generation", "pid"}
-    EXITED = 50  # JSON {"slot", "generation", "pid", "status", "peak_rss_bytes"}; the zombie is kept until REAP
-    REAP = 51  # JSON {"pid"}
+    NEED = 32  # JSON {"job_id", "call_index"}: child -> daemon
+    NEED_ANSWER = 33  # daemon -> child
+    SEND = 34  # a chunk of a nested job: child -> daemon
+    SEND_ANSWER = 35  # daemon -> child
+    # daemon <-> keeper, the warm parent of a slot's children
+    SPAWN = 48  # JSON {"generation"}; the child's four descriptors travel with it
+    SPAWNED = 49  # JSON {"generation", "pid"}
+    EXITED = 50  # JSON {"generation", "status", "peak_rss_bytes"}; everything the child left is gone by then
+    KILL = 51  # JSON {"signal"}: signal the child's process group
 
 
 class FrameError(ValueError):

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 __all__ = [
     "ERROR",
     "FAILURE",
+    "FLAG_ELSEWHERE",
     "FLAG_OUTPUT_TRUNCATED",
-    "FLAG_VALUE_ELSEWHERE",
     "HEAD",
     "OUTPUT",
     "STDERR",
@@ -33,9 +33,10 @@ __all__ = [
 SUCCESS, FAILURE, ERROR = 0, 1, 2
 STDOUT, STDERR = 1, 2
 
-#: The value is not here: the value bytes are UTF-8 JSON that says where. From a slot: ``{"path", "length"}``, a file
-#: in the slot's outbox; in S3: ``{"key", "length", "sha256"}``.
-FLAG_VALUE_ELSEWHERE = 1
+#: Value and output are not here: the value bytes are UTF-8 JSON that says where. From a slot: ``{"path"}``, a file in
+#: its outbox that holds the value. In S3: ``{"key", "length", "sha256", "value_bytes"}``, an object that holds
+#: ``value_bytes`` of value and then the output.
+FLAG_ELSEWHERE = 1
 #: Output went past its bound; what is here is its beginning.
 FLAG_OUTPUT_TRUNCATED = 2
 

@@ -1,0 +1,225 @@
+"""A slot's child: runs the calls of one job until it is ended.
+
+Runs in a process forked by the keeper, on its main thread. A second thread only sends outcomes that a long call would
+keep waiting: a finished call is never more than 0.1 s away from the daemon, whatever its neighbour does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from ..protocol.frames import FrameReader, Kind, pack_frame, split_calls, split_sections
+from ..protocol.page import Page
+from ..protocol.records import (
+    FAILURE,
+    FLAG_ELSEWHERE,
+    FLAG_OUTPUT_TRUNCATED,
+    SUCCESS,
+    pack_record,
+)
+from .capture import Capture, Channel
+from .job import Job
+from .surroundings import Surroundings
+from .values import dump_failure, dump_value, unpicklable_value
+
+__all__ = ["Child", "main"]
+
+#: The daemon bounds what it sends; a child only has to be able to take it.
+_MAX_ORDER_BYTES = 2**31
+_FLUSH_INTERVAL = 0.1
+_FLUSH_BYTES = 256 * 1024
+#: A larger value is left in a file, so that the daemon's memory does not grow with it.
+_INLINE_VALUE_BYTES = 1024 * 1024
+
+
+class Outbox:
+    """Outcomes on their way to the daemon, many in one frame."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._records: list[bytes] = []
+        self._n_bytes = 0
+        self._last_flush = 0.0
+        self._busy = threading.Event()
+        threading.Thread(target=self._flush_behind, name="wren-outbox", daemon=True).start()
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Send everything at the end, and meanwhile at least every _FLUSH_INTERVAL."""
+        self._last_flush = time.monotonic()
+        self._busy.set()
+        try:
+            yield
+        finally:
+            self._busy.clear()
+            self.flush()
+
+    def add(self, record: bytes) -> None:
+        """Take one outcome."""
+        with self._lock:
+            self._records.append(record)
+            self._n_bytes += len(record)
+        if self._n_bytes > _FLUSH_BYTES or time.monotonic() - self._last_flush > _FLUSH_INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is there."""
+        with self._lock:
+            records, self._records, self._n_bytes = self._records, [], 0
+            self._last_flush = time.monotonic()
+            if records:
+                # under the lock, so that outcomes leave in the order in which they were made
+                self._channel.send(pack_frame(Kind.OUTCOMES, *records))
+
+    def _flush_behind(self) -> None:
+        while self._busy.wait():
+            time.sleep(_FLUSH_INTERVAL)
+            if self._records:
+                self.flush()
+
+
+class Child:
+    """Obeys frames: a job first, then its calls."""
+
+    def __init__(self, channel: socket.socket, page: Page) -> None:
+        self.channel = Channel(channel)
+        self._page = page
+        self._capture = Capture(self.channel)
+        self._outbox = Outbox(self.channel)
+        self._slot = 0
+        self._folder = Path()
+        self._job: Job | None = None
+        self._surroundings: Surroundings | None = None
+        self._cpu_time = 0.0
+        #: ``(job_id, call_index, attempt)`` of the call that runs, for ``wren_worker.current()``.
+        self.current: tuple[str, int, int] | None = None
+
+    def serve(self) -> None:
+        """Run what comes until the daemon closes the channel."""
+        reader = FrameReader(_MAX_ORDER_BYTES)
+        while data := self.channel.socket.recv(1 << 18):
+            for kind, body in reader.feed(data):
+                if kind == Kind.JOB:
+                    self._take_job(body)
+                elif kind == Kind.CALLS:
+                    self._run(split_calls(body))
+                elif kind == Kind.CALLS_FILE:
+                    self._run(self._calls_of_file(json.loads(body)))
+
+    def _take_job(self, body: bytes) -> None:
+        header, (function, modules) = split_sections(body)
+        self._slot = int(str(header["slot"]))
+        self._folder = Path(str(header["folder"]))
+        (self._folder / "cwd").mkdir(parents=True, exist_ok=True)
+        (self._folder / "outbox").mkdir(exist_ok=True)
+        os.chdir(self._folder / "cwd")
+        self._job = Job(header, bytes(function), bytes(modules))
+        self._job.enter()
+        self._surroundings = Surroundings()
+        self._surroundings.fresh_seeds()
+
+    def _calls_of_file(self, order: dict[str, object]) -> Iterator[tuple[int, int, memoryview]]:
+        calls: list[tuple[int, int, int, int]] = order["calls"]  # type: ignore[assignment]
+        with open(str(order["path"]), "rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for call_index, attempt, offset, length in calls:
+                view = memoryview(data)[offset : offset + length]
+                yield call_index, attempt, view
+                view.release()
+
+    def _run(self, calls: Iterable[tuple[int, int, memoryview]]) -> None:
+        job, surroundings = self._job, self._surroundings
+        if job is None or surroundings is None:
+            raise RuntimeError("calls came before their job")
+        with self._outbox.batch():
+            for call_index, attempt, arguments in calls:
+                self._page.mark(call_index)
+                self._capture.begin(call_index, attempt)
+                self.current = (job.job_id, call_index, attempt)
+                record = self._call(job, call_index, attempt, arguments)
+                if os.getpid() != self.channel.owner_pid:
+                    os._exit(0)  # a fork that the call made and that came back here
+                self._outbox.add(record)
+                surroundings.put_back()
+        self._page.clear()
+        self.current = None
+
+    def _call(self, job: Job, call_index: int, attempt: int, arguments: memoryview) -> bytes:
+        start_timestamp, start = time.time(), time.perf_counter()
+        status, run_time = SUCCESS, 0.0
+        try:
+            function = job.function()
+            args, kwargs = pickle.loads(arguments)
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            run_time = time.perf_counter() - start
+        except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is its outcome
+            run_time = time.perf_counter() - start
+            # our own two frames say nothing to the user
+            trace = error.__traceback__.tb_next if error.__traceback__ else None
+            status, value = FAILURE, dump_failure(error, trace)
+        else:
+            try:
+                value = dump_value(result)
+            except BaseException as error:  # noqa: BLE001 - whatever the user's class raises
+                status, value = FAILURE, unpicklable_value(result, error)
+        self._capture.end()
+        flags = FLAG_OUTPUT_TRUNCATED if self._capture.n_dropped_bytes else 0
+        if len(value) > _INLINE_VALUE_BYTES:
+            value, flags = self._leave_in_file(call_index, attempt, value), flags | FLAG_ELSEWHERE
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_time = usage.ru_utime + usage.ru_stime
+        cpu_time, self._cpu_time = cpu_time - self._cpu_time, cpu_time
+        return pack_record(
+            call_index,
+            status,
+            value,
+            flags=flags,
+            slot=self._slot,
+            attempt=attempt,
+            start_timestamp=start_timestamp,
+            run_time=run_time,
+            cpu_time=cpu_time,
+            peak_rss_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        )
+
+    def _leave_in_file(self, call_index: int, attempt: int, value: bytes) -> bytes:
+        name = f"{call_index}-{attempt}-{os.getpid()}"
+        (self._folder / "outbox" / name).write_bytes(value)
+        return json.dumps({"path": name}).encode()
+
+
+def main(descriptors: list[int]) -> NoReturn:
+    """Serve the daemon in a freshly forked process; does not return."""
+    channel_fd, out_fd, err_fd, page_fd = descriptors
+    os.dup2(out_fd, 1)
+    os.dup2(err_fd, 2)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    for descriptor in (out_fd, err_fd, null):
+        os.close(descriptor)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    # users' pickles may look at __main__; ours is none of their business
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.argv = [""]
+    page = Page(page_fd)
+    os.close(page_fd)
+    child = Child(socket.socket(fileno=channel_fd), page)
+    sys.modules["_wren"].child = child  # type: ignore[attr-defined]
+    with contextlib.suppress(ConnectionError):
+        child.serve()
+    os._exit(0)
