@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 from wren_worker.errors import WireError
@@ -27,6 +28,7 @@ __all__ = [
     "check_text",
     "known",
     "read_limits",
+    "sha256_file",
     "sha256_hex",
     "unwrap",
     "wrap",
@@ -45,6 +47,12 @@ _UNSIGNED = bytes(64)
 def sha256_hex(data: bytes | memoryview) -> str:
     """Return the hex sha256 of ``data``."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes, read as a stream."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def wrap(magic: bytes, header: dict[str, Any], *payload: bytes | memoryview) -> bytes:

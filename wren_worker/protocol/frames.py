@@ -21,6 +21,7 @@ __all__ = [
     "FrameError",
     "FrameReader",
     "Kind",
+    "calls_table",
     "join_sections",
     "pack_calls",
     "pack_frame",
@@ -119,6 +120,27 @@ def pack_calls(calls: Iterable[tuple[int, int, bytes | memoryview]]) -> bytes:
     return b"".join((_COUNT.pack(len(heads)), *heads, *blobs))
 
 
+def calls_table(head: bytes | memoryview, n_bytes: int) -> list[tuple[int, int, int]]:
+    """Return ``(call_index, offset, length)`` of the calls in a CALLS body of ``n_bytes`` that starts with ``head``.
+
+    Raises:
+        FrameError: The table is not whole in ``head``, or its lengths do not add up.
+    """
+    if len(head) < _COUNT.size:
+        raise FrameError("calls are cut short")
+    (count,) = _COUNT.unpack_from(head)
+    start = _COUNT.size + count * CALL.size
+    if start > len(head):
+        raise FrameError("calls are cut short")
+    table = []
+    for call_index, _, length in CALL.iter_unpack(memoryview(head)[_COUNT.size : start]):
+        table.append((call_index, start, length))
+        start += length
+    if start != n_bytes:
+        raise FrameError("the calls' lengths do not add up")
+    return table
+
+
 def split_calls(body: bytes | memoryview) -> list[tuple[int, int, memoryview]]:
     """Return the ``(call_index, attempt, argument bytes)`` of a CALLS body, without copying.
 
@@ -126,22 +148,12 @@ def split_calls(body: bytes | memoryview) -> list[tuple[int, int, memoryview]]:
         FrameError: A length points outside the body.
     """
     view = memoryview(body)
-    if len(view) < _COUNT.size:
-        raise FrameError("calls are cut short")
-    (count,) = _COUNT.unpack_from(view)
-    start = _COUNT.size + count * CALL.size
-    if start > len(view):
-        raise FrameError("calls are cut short")
-    calls = []
-    for call_index, attempt, length in CALL.iter_unpack(view[_COUNT.size : start]):
-        end = start + length
-        if end > len(view):
-            raise FrameError("a call's arguments do not fit")
-        calls.append((call_index, attempt, view[start:end]))
-        start = end
-    if start != len(view):
-        raise FrameError("bytes are left after the last call")
-    return calls
+    table = calls_table(view, len(view))
+    attempts = (attempt for _, attempt, _ in CALL.iter_unpack(view[_COUNT.size : _COUNT.size + len(table) * CALL.size]))
+    return [
+        (call_index, attempt, view[offset : offset + length])
+        for (call_index, offset, length), attempt in zip(table, attempts, strict=True)
+    ]
 
 
 def join_sections(header: dict[str, object], sections: Sequence[bytes | memoryview] = ()) -> bytes:

@@ -1,0 +1,252 @@
+"""One held delivery: its calls, what became of them, and what must still be stored before its message may go.
+
+Pure bookkeeping on the loop's thread. The rule it keeps is DESIGN's split: a chunk's result object is written once and
+may leave calls out; a call that it leaves out has a key of its own, written once too. The message may be deleted when
+object and own keys cover every call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from wren_worker.daemon.events import Arrived, CallArgs
+from wren_worker.protocol.model import ResultObject
+
+__all__ = ["Holding", "Put", "ranges"]
+
+#: A chunk's result object stays within this; what more there is goes under keys of its own.
+MAX_RESULT_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put:
+    """Something to store: the chunk's object (``call_index`` None) or one call's own key."""
+
+    result: ResultObject
+    records: tuple[bytes, ...]
+    call_index: int | None = None
+
+
+def ranges(indexes: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Return sorted ``(first, end)`` ranges that cover exactly ``indexes``."""
+    found: list[list[int]] = []
+    for index in sorted(indexes):
+        if found and found[-1][1] == index:
+            found[-1][1] = index + 1
+        else:
+            found.append([index, index + 1])
+    return tuple((first, end) for first, end in found)
+
+
+class Holding:
+    """A delivery from its arrival to the deletion (or loss) of its message.
+
+    Args:
+        arrived: The delivery as it was fetched.
+        instance_id: Written into result objects.
+        held_since: When it arrived, on the loop's monotonic clock.
+    """
+
+    def __init__(self, arrived: Arrived, *, instance_id: str, held_since: float) -> None:
+        self.chunk = arrived.chunk
+        self.receipt_handle = arrived.receipt_handle
+        self.delivery = arrived.delivery
+        self.job = arrived.job
+        self.args = arrived.args
+        self.held_since = held_since
+        self.started: float | None = None
+        self.lease_lost = False
+        self.leaving = False  # its message is being deleted
+        self._instance_id = instance_id
+        self._all = range(self.chunk.first_call, self.chunk.first_call + self.chunk.n_calls)
+        self._args = {call.call_index: call for call in arrived.calls}
+        #: The calls with keys of their own once an object exists (or is being written); None while there is none.
+        self._left_out: set[int] | None = None
+        self._object_stored = False
+        self._covered: set[int] = set()
+        self._records: dict[int, bytes] = {}
+        self._n_record_bytes = 0
+        self._in_flight: set[int] = set()
+        self._attempts: dict[int, int] = {}
+        self._user_failures: dict[int, int] = {}
+        self._queue: deque[int] = deque()
+        self._running: set[int] = set()
+        if arrived.known is not None:
+            self.learn_object(arrived.known)
+            self._covered |= arrived.resolved
+        order = [index for index in self._all if index not in self._covered]
+        if self.delivery > 2:
+            order.reverse()  # so that a call that kills its machine ends up alone
+        self._queue.extend(order)
+
+    # --- handing out ------------------------------------------------------------------------------------------------
+
+    @property
+    def n_waiting(self) -> int:
+        """Return how many calls no slot has."""
+        return len(self._queue)
+
+    @property
+    def n_running(self) -> int:
+        """Return how many calls slots have."""
+        return len(self._running)
+
+    @property
+    def untouched(self) -> bool:
+        """Return whether no call of it was ever handed to a slot."""
+        return self.started is None
+
+    def take(self, n_calls: int, *, now: float) -> list[tuple[CallArgs, int]]:
+        """Return up to ``n_calls`` calls to run, with the attempt each is."""
+        if self.started is None:
+            self.started = now
+        taken: list[tuple[CallArgs, int]] = []
+        while self._queue and len(taken) < n_calls:
+            index = self._queue.popleft()
+            self._running.add(index)
+            taken.append((self._args[index], self._attempts.get(index, 0) + self._user_failures.get(index, 0) + 1))
+        return taken
+
+    def put_back(self, indexes: Iterable[int]) -> None:
+        """Take calls back that a slot had and did not run to an end through no fault of theirs."""
+        for index in sorted((i for i in indexes if i in self._running), reverse=True):
+            self._running.discard(index)
+            self._queue.appendleft(index)
+
+    def crashed(self, index: int) -> bool:
+        """Count a crash against a call; return whether it may be tried again."""
+        self._attempts[index] = self._attempts.get(index, 0) + 1
+        return self._attempts[index] < self.chunk.limits.max_attempts
+
+    def failed(self, index: int) -> bool:
+        """Count a user's exception or timeout against ``retries``; return whether the call may be tried again."""
+        if self._user_failures.get(index, 0) >= self.chunk.limits.retries:
+            return False
+        self._user_failures[index] = self._user_failures.get(index, 0) + 1
+        return True
+
+    def attempts(self, index: int) -> int:
+        """Return how many executions of the call this delivery has seen end badly."""
+        return self._attempts.get(index, 0) + self._user_failures.get(index, 0)
+
+    def give_up_waiting(self) -> list[int]:
+        """Empty the queue and return what was in it (a drain, or a budget spent)."""
+        left = list(self._queue)
+        self._queue.clear()
+        return left
+
+    # --- outcomes ---------------------------------------------------------------------------------------------------
+
+    def outcome(self, index: int, record: bytes) -> bool:
+        """Take a call's outcome record; return False for a call that has one already or is not of this chunk."""
+        if index not in self._all or index in self._records or index in self._covered:
+            self._running.discard(index)
+            return False
+        self._running.discard(index)
+        self._records[index] = record
+        self._n_record_bytes += len(record)
+        return True
+
+    @property
+    def n_outcomes(self) -> int:
+        """Return how many calls have an outcome here, stored or not."""
+        return len(self._records) + len(self._covered)
+
+    @property
+    def oversized(self) -> bool:
+        """Return whether the outcomes no longer fit one object."""
+        return self._n_record_bytes > MAX_RESULT_BYTES
+
+    # --- storing ----------------------------------------------------------------------------------------------------
+
+    def puts(self, *, split: bool, timestamp: float) -> list[Put]:
+        """Return what is to be stored now; what is returned counts as in flight until ``stored`` or ``put_failed``.
+
+        Args:
+            split: Write the chunk's object now, leaving out what has no outcome yet.
+            timestamp: Unix seconds, written into the objects.
+        """
+        if self._left_out is None:
+            complete = len(self._records) == len(self._all)
+            if not (complete or (split and self._records)):
+                return []
+            self._left_out = set(self._all) - self._records.keys()
+            self._in_flight |= self._records.keys()
+            records = tuple(self._records[index] for index in sorted(self._records))
+            return [Put(result=self._head(timestamp, left_out=ranges(self._left_out)), records=records)]
+        if not self._object_stored:
+            return []  # until the object is there nobody knows whether it leaves these calls out
+        ready = [index for index in self._records if index in self._left_out and index not in self._in_flight]
+        self._in_flight.update(ready)
+        return [
+            Put(result=self._head(timestamp, call_index=index), records=(self._records[index],), call_index=index)
+            for index in ready
+        ]
+
+    def _head(
+        self, timestamp: float, *, left_out: tuple[tuple[int, int], ...] = (), call_index: int | None = None
+    ) -> ResultObject:
+        return ResultObject(
+            job_id=self.chunk.job_id,
+            chunk_id=self.chunk.chunk_id,
+            first_call=self.chunk.first_call,
+            n_calls=self.chunk.n_calls,
+            left_out=left_out,
+            call_index=call_index,
+            instance_id=self._instance_id,
+            delivery=self.delivery,
+            remote_write_timestamp=timestamp,
+        )
+
+    def stored(self, call_index: int | None, found: ResultObject | None) -> None:
+        """Take note that a key holds something: ours, or (412) what was ``found`` there.
+
+        A 412 on the chunk's object tells which calls it leaves out; our outcomes for those get keys of their own.
+        """
+        if call_index is not None:
+            self._in_flight.discard(call_index)
+            self._settle(call_index)
+            return
+        self._in_flight.clear()
+        if found is not None:
+            self.learn_object(found)
+        else:
+            self._object_stored = True
+            for index in set(self._all) - (self._left_out or set()):
+                self._settle(index)
+
+    def put_failed(self, call_index: int | None) -> None:
+        """Take note that nothing is known to be stored; ``puts`` returns it again."""
+        if call_index is None:
+            self._in_flight.clear()
+            self._left_out = None
+        else:
+            self._in_flight.discard(call_index)
+
+    def learn_object(self, found: ResultObject) -> None:
+        """Take another's result object for the truth."""
+        self._left_out = {index for first, end in found.left_out for index in range(first, end)}
+        self._object_stored = True
+        for index in self._all:
+            if index not in self._left_out:
+                self._settle(index)
+
+    def _settle(self, index: int) -> None:
+        self._covered.add(index)
+        record = self._records.pop(index, None)
+        if record is not None:
+            self._n_record_bytes -= len(record)
+        if index in self._queue:
+            self._queue.remove(index)
+
+    @property
+    def covered(self) -> bool:
+        """Return whether durable outcomes exist for all calls, so that the message may be deleted."""
+        return self._object_stored and len(self._covered) == len(self._all)
+
+    @property
+    def resolved_calls(self) -> Sequence[int]:
+        """Return the calls whose outcomes are known to be durable."""
+        return sorted(self._covered)
