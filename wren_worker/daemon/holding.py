@@ -155,6 +155,11 @@ class Holding:
         return len(self._records) + len(self._covered)
 
     @property
+    def busy(self) -> bool:
+        """Return whether a PUT is under way."""
+        return bool(self._in_flight) or (self._left_out is not None and not self._object_stored)
+
+    @property
     def oversized(self) -> bool:
         """Return whether the outcomes no longer fit one object."""
         return self._n_record_bytes > MAX_RESULT_BYTES

@@ -44,6 +44,11 @@ class _Deletion:
     receipt_handle: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Release:
+    receipt_handle: str
+
+
 class Publisher:
     """Makes outcomes durable and says so.
 
@@ -64,7 +69,7 @@ class Publisher:
         self._inbox = inbox
         self._log = log
         self._pool = ThreadPoolExecutor(_PUT_THREADS, thread_name_prefix="wren-put")
-        self._orders: queue.SimpleQueue[_Notice | _Deletion | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[_Notice | _Deletion | _Release | None] = queue.SimpleQueue()
         self._announcer = threading.Thread(target=self._announce, name="wren-announcer", daemon=True)
         self._gone: set[str] = set()
 
@@ -88,6 +93,10 @@ class Publisher:
     def delete(self, holding: Holding) -> None:
         """Delete a message after every notice told so far; a Removed event follows."""
         self._orders.put(_Deletion(holding.receipt_handle))
+
+    def release(self, receipt_handle: str) -> None:
+        """Give a delivery back at once, after every PUT's notice told so far; best effort."""
+        self._orders.put(_Release(receipt_handle))
 
     def stop(self, *, timeout: float) -> None:
         """Finish what was ordered, for at most so long."""
@@ -166,6 +175,9 @@ class Publisher:
             stopping = None in orders
             self._send([order for order in orders if isinstance(order, _Notice)])
             self._delete([order.receipt_handle for order in orders if isinstance(order, _Deletion)])
+            released = [order.receipt_handle for order in orders if isinstance(order, _Release)]
+            if released:
+                self._queue.release(released)
 
     def _send(self, notices: list[_Notice]) -> None:
         by_url: dict[str, list[_Notice]] = defaultdict(list)

@@ -17,6 +17,7 @@ __all__ = [
     "CALL",
     "FRAME_HEAD",
     "MAX_FRAME_BYTES",
+    "MAX_ORDER_BYTES",
     "OUTPUT_HEAD",
     "FrameError",
     "FrameReader",
@@ -31,6 +32,8 @@ __all__ = [
 
 #: Larger arguments and values travel as files of the instance, named in a frame (see CALLS and records.py).
 MAX_FRAME_BYTES = 64 * 1024 * 1024
+#: The bound for what a daemon sends to a child: a job's function may be large, and the daemon is trusted.
+MAX_ORDER_BYTES = 2**31
 
 FRAME_HEAD = struct.Struct("<BxxxI")
 #: call_index, attempt, length of the argument bytes
@@ -66,15 +69,15 @@ class FrameError(ValueError):
     """The bytes are not frames of this version."""
 
 
-def pack_frame(kind: int, *parts: bytes | memoryview) -> bytes:
+def pack_frame(kind: int, *parts: bytes | memoryview, limit: int = MAX_FRAME_BYTES) -> bytes:
     """Return one frame whose body is the parts in a row.
 
     Raises:
-        FrameError: The body is larger than MAX_FRAME_BYTES.
+        FrameError: The body is larger than ``limit``.
     """
     length = sum(map(len, parts))
-    if length > MAX_FRAME_BYTES:
-        raise FrameError(f"a frame of {length} bytes is larger than {MAX_FRAME_BYTES}")
+    if length > limit:
+        raise FrameError(f"a frame of {length} bytes is larger than {limit}")
     return b"".join((FRAME_HEAD.pack(kind, length), *parts))
 
 

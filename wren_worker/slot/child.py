@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from ..protocol.frames import FrameReader, Kind, pack_frame, split_calls, split_sections
+from ..protocol.frames import MAX_ORDER_BYTES, FrameReader, Kind, pack_frame, split_calls, split_sections
 from ..protocol.page import Page
 from ..protocol.records import (
     FAILURE,
@@ -38,8 +38,6 @@ from .values import dump_failure, dump_value, unpicklable_value
 
 __all__ = ["Child", "main"]
 
-#: The daemon bounds what it sends; a child only has to be able to take it.
-_MAX_ORDER_BYTES = 2**31
 _FLUSH_INTERVAL = 0.1
 _FLUSH_BYTES = 256 * 1024
 #: A larger value is left in a file, so that the daemon's memory does not grow with it.
@@ -111,7 +109,7 @@ class Child:
 
     def serve(self) -> None:
         """Run what comes until the daemon closes the channel."""
-        reader = FrameReader(_MAX_ORDER_BYTES)
+        reader = FrameReader(MAX_ORDER_BYTES)
         while data := self.channel.socket.recv(1 << 18):
             for kind, body in reader.feed(data):
                 if kind == Kind.JOB:

@@ -1,0 +1,149 @@
+"""What calls print: kept for their outcomes up to a bound, and told line by line to the log.
+
+Runs on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from wren_worker.daemon.slot import Given, Printed
+from wren_worker.protocol import records
+
+__all__ = ["Outputs"]
+
+#: What is kept of one call's output in all; the slot bounds Python's streams by the same figure.
+MAX_OUTPUT_BYTES = 10 * 1024 * 1024
+#: A larger outcome becomes an object of its own.
+MAX_RECORD_BYTES = 1024 * 1024
+_STREAMS = {records.STDOUT: "stdout", records.STDERR: "stderr"}
+#: CloudWatch takes events up to 1 MB; a longer line is told in pieces.
+_MAX_LINE_BYTES = 128 * 1024
+
+
+class _Tell(Protocol):
+    def __call__(self, fields: Mapping[str, object], /) -> None: ...
+
+
+@dataclass(slots=True)
+class _Output:
+    pieces: list[tuple[int, bytes]] = field(default_factory=list)
+    n_bytes: int = 0
+    truncated: bool = False
+    unfinished: dict[int, bytes] = field(default_factory=dict)
+
+
+class Outputs:
+    """The outputs of the calls that run now.
+
+    Args:
+        tell: Takes the fields of one printed line; must not block.
+        folder: Where outcomes that are too large for memory wait to be stored.
+    """
+
+    def __init__(self, *, tell: _Tell, folder: Path) -> None:
+        self._tell = tell
+        self._folder = folder
+        self._open: dict[Given, _Output] = {}
+
+    def take(self, printed: Printed, job_id: str) -> None:
+        """Keep and tell what was written."""
+        given = printed.given
+        if given is None:
+            # something a call left running; it belongs to no outcome
+            self._tell_lines(printed.data, {"slot": printed.slot.number, "stream": _STREAMS.get(printed.stream)})
+            return
+        output = self._open.setdefault(given, _Output())
+        room = MAX_OUTPUT_BYTES - output.n_bytes
+        kept = printed.data[:room]
+        output.truncated |= len(kept) < len(printed.data)
+        output.n_bytes += len(kept)
+        if kept:
+            output.pieces.append((printed.stream, kept))
+        data = output.unfinished.pop(printed.stream, b"") + kept
+        lines, separator, rest = data.rpartition(b"\n")
+        if len(rest) > _MAX_LINE_BYTES:
+            lines, separator, rest = data, b"\n", b""
+        if rest:
+            output.unfinished[printed.stream] = rest
+        if separator:
+            self._tell_lines(lines, self._fields(given, job_id, printed.slot.number, printed.stream))
+
+    def finish(self, given: Given, record: bytes, *, job_id: str, slot: int, outbox: Path) -> bytes:
+        """Return a call's outcome record with its output joined to it.
+
+        Args:
+            given: The call.
+            record: The record as the slot wrote it, without output.
+            job_id: For the log.
+            slot: For the log.
+            outbox: Where the slot leaves large values.
+        """
+        output = self._open.pop(given, None)
+        if output is not None:
+            for stream, rest in output.unfinished.items():
+                self._tell_lines(rest, self._fields(given, job_id, slot, stream))
+        if output is None and len(record) <= MAX_RECORD_BYTES and not _elsewhere(record):
+            return record
+        packed = b"".join(records.pack_output(stream, data) for stream, data in _merged(output)) if output else b""
+        head = list(records.HEAD.unpack_from(record))
+        value = record[records.HEAD.size : records.HEAD.size + head[9]]
+        if output is not None and output.truncated:
+            head[2] |= records.FLAG_OUTPUT_TRUNCATED
+        if _elsewhere(record) or len(value) + len(packed) > MAX_RECORD_BYTES:
+            value = self._spill(head, value, packed, outbox)
+            packed = b""
+            head[2] |= records.FLAG_ELSEWHERE
+        head[9], head[10] = len(value), len(packed)
+        return b"".join((records.HEAD.pack(*head), value, packed))
+
+    def _spill(self, head: list[int], value: bytes, output: bytes, outbox: Path) -> bytes:
+        if head[2] & records.FLAG_ELSEWHERE:
+            # the name is all that counts: a slot may only point into its own outbox
+            path = outbox / Path(json.loads(value)["path"]).name
+            value_bytes = path.stat().st_size
+            with path.open("ab") as file:
+                file.write(output)
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=self._folder)
+            with open(descriptor, "wb") as file:
+                file.write(value)
+                file.write(output)
+            path, value_bytes = Path(name), len(value)
+        return json.dumps({"path": str(path), "value_bytes": value_bytes}).encode()
+
+    @staticmethod
+    def _fields(given: Given, job_id: str, slot: int, stream: int) -> dict[str, object]:
+        return {
+            "job_id": job_id,
+            "call_index": given.call_index,
+            "attempt": given.attempt,
+            "slot": slot,
+            "stream": _STREAMS.get(stream),
+        }
+
+    def _tell_lines(self, data: bytes, fields: dict[str, object]) -> None:
+        for line in data.split(b"\n"):
+            for start in range(0, max(1, len(line)), _MAX_LINE_BYTES):
+                text = line[start : start + _MAX_LINE_BYTES].decode("utf-8", "replace")
+                self._tell({"event": "output", **fields, "message": text})
+
+
+def _elsewhere(record: bytes) -> bool:
+    return bool(records.HEAD.unpack_from(record)[2] & records.FLAG_ELSEWHERE)
+
+
+def _merged(output: _Output) -> list[tuple[int, bytes]]:
+    merged: list[tuple[int, list[bytes]]] = []
+    for stream, data in output.pieces:
+        if merged and merged[-1][0] == stream:
+            merged[-1][1].append(data)
+        else:
+            merged.append((stream, [data]))
+    return [(stream, b"".join(parts)) for stream, parts in merged]

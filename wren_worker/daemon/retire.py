@@ -1,0 +1,66 @@
+"""When an instance stops receiving, and when it goes off. Pure: time and facts in, a verdict out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Retirement", "Verdict"]
+
+#: Before the end of an instance's life it only finishes what it has.
+_DRAIN_TIME = 900.0
+_LONG_POLL_TIME = 20.0
+
+
+class Verdict(Enum):
+    """What the clock says."""
+
+    STAY = "stay"
+    LAST_LOOK = "last_look"  # idle for long enough: one short poll more, then off
+    DRAIN = "drain"  # stop receiving, finish what is held
+    OFF = "off"  # now, whatever is held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retirement:
+    """The bounds of one instance's life; all times on one monotonic clock.
+
+    ``booted`` is when the instance came up, ``idle_timeout`` how long it may have nothing to do, ``max_lifetime`` how
+    long it may live at all.
+    """
+
+    booted: float
+    idle_timeout: float
+    max_lifetime: float
+
+    @property
+    def end(self) -> float:
+        """Return when the instance must be off."""
+        return self.booted + self.max_lifetime
+
+    @property
+    def drain_from(self) -> float:
+        """Return when it stops receiving: 15 minutes before its end, or a quarter of its life if that is less."""
+        return self.end - min(_DRAIN_TIME, self.max_lifetime / 4)
+
+    def verdict(self, *, now: float, idle_since: float | None) -> Verdict:
+        """Return what to do.
+
+        Args:
+            now: The time.
+            idle_since: When the last completed, authentic work ended; None while there is work.
+        """
+        if now >= self.end:
+            return Verdict.OFF
+        if now >= self.drain_from:
+            return Verdict.DRAIN
+        if idle_since is not None and now >= idle_since + self.idle_timeout:
+            return Verdict.LAST_LOOK
+        return Verdict.STAY
+
+    def poll_time(self, *, now: float, idle_since: float | None) -> float:
+        """Return how long a poll may wait: no longer than until the next thing to decide, and 20 s at most."""
+        until = self.drain_from
+        if idle_since is not None:
+            until = min(until, idle_since + self.idle_timeout)
+        return max(1.0, min(_LONG_POLL_TIME, until - now))

@@ -1,0 +1,388 @@
+"""One slot as the daemon sees it: its keeper, the child that runs now, and the calls that child has.
+
+Runs on the loop's thread; nothing here blocks. Bytes of a slot are counted and cut, never unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wren_worker.daemon.events import CallArgs, JobFiles
+from wren_worker.protocol.frames import (
+    MAX_ORDER_BYTES,
+    OUTPUT_HEAD,
+    FrameError,
+    FrameReader,
+    Kind,
+    join_sections,
+    pack_calls,
+    pack_frame,
+)
+from wren_worker.protocol.page import PAGE_BYTES, Page
+from wren_worker.protocol.records import STDERR, STDOUT, RecordError, iter_records
+
+__all__ = ["Ended", "Finished", "Given", "Printed", "Slot", "SlotEvent"]
+
+_READ_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A call that a slot was given: whose it is, and which attempt."""
+
+    receipt_handle: str
+    call_index: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A call ended by itself; ``record`` is its outcome record."""
+
+    slot: Slot
+    given: Given
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printed:
+    """Something was written; ``given`` is None when no call ran."""
+
+    slot: Slot
+    given: Given | None
+    stream: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The child is gone, with everything it had started.
+
+    ``running`` is the call it was in, ``left`` the calls it never reached; ``status`` is an exit code or, negative, a
+    signal.
+    """
+
+    slot: Slot
+    running: Given | None
+    left: tuple[Given, ...]
+    status: int
+    peak_rss_bytes: int
+
+
+SlotEvent = Finished | Printed | Ended
+
+
+@dataclass(slots=True)
+class _Child:
+    """The daemon's ends of one child."""
+
+    generation: int
+    channel: socket.socket
+    pipes: dict[int, int]  # read end -> stream
+    page: Page
+    reader: FrameReader = field(default_factory=FrameReader)
+    outgoing: deque[memoryview] = field(default_factory=deque)
+    job: tuple[str, str] | None = None
+    open: bool = True
+
+
+class Slot:
+    """Numbered place for one child.
+
+    Args:
+        number: 0 … S−1.
+        folder: The slot's own folder.
+        modules: Where jobs' module files go, shared by the slots.
+        command: How to start a keeper, without its last two arguments.
+        environ: The keeper's environment.
+        selector: Of the loop; its data is the callable to call when ready.
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        folder: Path,
+        modules: Path,
+        command: Sequence[str],
+        environ: dict[str, str],
+        selector: selectors.BaseSelector,
+    ) -> None:
+        self.number = number
+        self.folder = folder
+        self._modules = modules
+        self._command = command
+        self._environ = environ
+        self._selector = selector
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._control_reader = FrameReader()
+        self._child: _Child | None = None
+        self._generation = 0
+        #: Calls the child has, in the order in which it runs them.
+        self.given: dict[int, Given] = {}
+        self.killing: str = ""  # why the child is being killed, "" when it is not
+
+    # --- keeper -------------------------------------------------------------------------------------------------------
+
+    @property
+    def keeper_pid(self) -> int:
+        """Return the keeper's pid, 0 when it has none."""
+        return self._keeper.pid if self._keeper else 0
+
+    def start_keeper(self) -> None:
+        """Start the keeper; only from the main thread, since its life hangs on the thread that started it."""
+        ours, theirs = socket.socketpair()
+        self._control_reader = FrameReader()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [*self._command, str(theirs.fileno()), str(os.getpid())]
+        self._keeper = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], env=self._environ, cwd=self.folder, start_new_session=True
+        )
+        theirs.close()
+        ours.setblocking(False)
+        self._control = ours
+        self._selector.register(ours, selectors.EVENT_READ, self._read_control)
+
+    def stop(self) -> None:
+        """End keeper and child."""
+        self._drop_child()
+        self._drop_keeper()
+
+    def _drop_keeper(self) -> None:
+        if self._control is not None:
+            self._selector.unregister(self._control)
+            self._control.close()
+            self._control = None
+        if self._keeper is not None:
+            self._keeper.kill()
+            self._keeper.wait()
+            self._keeper = None
+
+    def _read_control(self, _mask: int) -> Iterator[SlotEvent]:
+        assert self._control is not None  # noqa: S101 - registered only while there is one
+        try:
+            data = self._control.recv(65536)
+        except ConnectionError:
+            data = b""
+        except BlockingIOError:
+            return
+        if not data:
+            # the keeper was killed, and by PDEATHSIG its child with it
+            self._drop_keeper()
+            yield from self._ended(-signal.SIGKILL, 0)
+            return
+        for kind, body in self._control_reader.feed(data):
+            facts = json.loads(body)
+            if self._child is None or facts["generation"] != self._child.generation:
+                continue
+            if kind == Kind.EXITED:
+                yield from self._drain()
+                yield from self._ended(facts["status"], facts["peak_rss_bytes"])
+
+    # --- child --------------------------------------------------------------------------------------------------------
+
+    @property
+    def job(self) -> tuple[str, str] | None:
+        """Return the identity of the job the child serves, None when it is fresh or there is no child."""
+        return self._child.job if self._child else None
+
+    @property
+    def free(self) -> bool:
+        """Return whether the slot can be given calls."""
+        return not self.given and not self.killing
+
+    def give(self, job: JobFiles, calls: Sequence[tuple[CallArgs, int]], args: bytes | Path, handle: str) -> None:
+        """Have the child run calls of ``job``; a child of another job makes room for a fresh one."""
+        if self._child is not None and self._child.job not in (None, job.identity):
+            self._drop_child()
+        if self._child is None:
+            self._spawn()
+        child = self._child
+        assert child is not None  # noqa: S101 - just made
+        if child.job is None:
+            child.job = job.identity
+            header: dict[str, object] = {
+                "job_id": job.job_id,
+                "env": dict(job.env),
+                "slot": self.number,
+                "folder": str(self.folder),
+                "modules_folder": str(self._modules / job.modules_sha256),
+            }
+            self._send(child, join_sections(header, [job.function, job.modules]), Kind.JOB)
+        for call, attempt in calls:
+            self.given[call.call_index] = Given(receipt_handle=handle, call_index=call.call_index, attempt=attempt)
+        if isinstance(args, Path):
+            table = [(call.call_index, attempt, call.offset, call.length) for call, attempt in calls]
+            self._send(child, json.dumps({"path": str(args), "calls": table}).encode(), Kind.CALLS_FILE)
+        else:
+            view = memoryview(args)
+            body = pack_calls((c.call_index, attempt, view[c.offset : c.offset + c.length]) for c, attempt in calls)
+            self._send(child, body, Kind.CALLS)
+
+    def running(self) -> tuple[Given, float] | None:
+        """Return the call that runs and since when, on the machine's monotonic clock."""
+        found = self._child.page.running() if self._child else None
+        if found is None or found[0] not in self.given:
+            return None
+        return self.given[found[0]], found[1]
+
+    def kill(self, number: int, why: str) -> None:
+        """Signal the child's process group; an Ended event follows."""
+        self.killing = why
+        if self._control is None:
+            return
+        try:
+            self._control.send(pack_frame(Kind.KILL, json.dumps({"signal": int(number)}).encode()))
+        except OSError:
+            pass  # the keeper is gone, which _read_control will see
+
+    def _spawn(self) -> None:
+        if self._keeper is None:
+            self.start_keeper()
+        assert self._control is not None  # noqa: S101 - start_keeper made it
+        self._generation += 1
+        ours, theirs = socket.socketpair()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            file.truncate(PAGE_BYTES)
+            page = Page(file.fileno())
+            page.clear()
+            order = pack_frame(Kind.SPAWN, json.dumps({"generation": self._generation}).encode())
+            socket.send_fds(self._control, [order], [theirs.fileno(), out_write, err_write, file.fileno()])
+        theirs.close()
+        os.close(out_write)
+        os.close(err_write)
+        ours.setblocking(False)
+        child = _Child(generation=self._generation, channel=ours, pipes={out_read: STDOUT, err_read: STDERR}, page=page)
+        self._child = child
+        self._selector.register(ours, selectors.EVENT_READ, self._channel_ready)
+        for descriptor in child.pipes:
+            os.set_blocking(descriptor, False)
+            self._selector.register(descriptor, selectors.EVENT_READ, lambda _mask, fd=descriptor: self._read_pipe(fd))
+
+    def _drop_child(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if child.open:
+            self._selector.unregister(child.channel)
+        child.channel.close()  # an idle child ends at once, and its keeper ends what it left
+        for descriptor in child.pipes:
+            self._selector.unregister(descriptor)
+            os.close(descriptor)
+        child.page.close()
+
+    def _ended(self, status: int, peak_rss_bytes: int) -> Iterator[SlotEvent]:
+        found = self.running()
+        running = found[0] if found else None
+        left = tuple(given for given in self.given.values() if given is not running)
+        self._drop_child()
+        self.given = {}
+        yield Ended(slot=self, running=running, left=left, status=status, peak_rss_bytes=peak_rss_bytes)
+        self.killing = ""
+
+    # --- bytes --------------------------------------------------------------------------------------------------------
+
+    def _send(self, child: _Child, body: bytes, kind: Kind) -> None:
+        child.outgoing.append(memoryview(pack_frame(kind, body, limit=MAX_ORDER_BYTES)))
+        self._write(child)
+
+    def _write(self, child: _Child) -> None:
+        while child.outgoing:
+            view = child.outgoing[0]
+            try:
+                n_sent = child.channel.send(view)
+            except BlockingIOError:
+                break
+            except OSError:
+                child.outgoing.clear()  # it died; its keeper will say so
+                break
+            if n_sent == len(view):
+                child.outgoing.popleft()
+            else:
+                child.outgoing[0] = view[n_sent:]
+        if not child.open:
+            return
+        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.outgoing else 0)
+        self._selector.modify(child.channel, mask, self._channel_ready)
+
+    def _channel_ready(self, mask: int) -> Iterator[SlotEvent]:
+        child = self._child
+        if child is None:
+            return
+        if mask & selectors.EVENT_WRITE:
+            self._write(child)
+        if mask & selectors.EVENT_READ:
+            yield from self._frames(child, self._read_channel(child))
+
+    def _read_channel(self, child: _Child) -> bytes:
+        if not child.open:
+            return b""
+        try:
+            data = child.channel.recv(_READ_BYTES)
+        except BlockingIOError:
+            return b""
+        except ConnectionError:
+            data = b""
+        if not data:
+            # its keeper will report the end; a closed socket would be readable until then
+            self._selector.unregister(child.channel)
+            child.open = False
+        return data
+
+    def _frames(self, child: _Child, data: bytes) -> Iterator[SlotEvent]:
+        try:
+            for kind, body in child.reader.feed(data):
+                yield from self._frame(kind, body)
+        except (FrameError, RecordError, struct.error) as error:
+            self.kill(signal.SIGKILL, f"it wrote what is no frame: {error}")
+
+    def _frame(self, kind: int, body: bytes) -> Iterator[SlotEvent]:
+        if kind == Kind.OUTCOMES:
+            for start, end, index, _, _ in iter_records(body):
+                given = self.given.pop(index, None)
+                if given is not None:
+                    yield Finished(slot=self, given=given, record=body[start:end])
+        elif kind == Kind.OUTPUT:
+            index, _, stream = OUTPUT_HEAD.unpack_from(body)
+            yield Printed(slot=self, given=self.given.get(index), stream=stream, data=body[OUTPUT_HEAD.size :])
+
+    def _read_pipe(self, descriptor: int) -> Iterator[SlotEvent]:
+        child = self._child
+        if child is None or descriptor not in child.pipes:
+            return  # ready in the same select in which its child went
+        # before the read: the child does not leave its call before the pipe is empty
+        found = self.running()
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._selector.unregister(descriptor)
+            os.close(descriptor)
+            del child.pipes[descriptor]
+            return
+        yield Printed(slot=self, given=found[0] if found else None, stream=child.pipes[descriptor], data=data)
+
+    def _drain(self) -> Iterator[SlotEvent]:
+        # the child is dead: what it wrote before is all there, and worth as much as from a living one
+        child = self._child
+        if child is None:
+            return
+        for descriptor in list(child.pipes):
+            yield from self._read_pipe(descriptor)
+        while data := self._read_channel(child):
+            yield from self._frames(child, data)

@@ -1,0 +1,103 @@
+"""Outcomes of status ERROR that a daemon may write: what happened, the likely cause, the next step."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from wren_worker.daemon.slot import Ended, Given
+from wren_worker.protocol import records
+from wren_worker.protocol.wire import error_value
+
+__all__ = ["OomCounter", "attempts_exhausted", "slot_crashed", "timed_out"]
+
+
+class OomCounter:
+    """Tells whether the kernel has killed for memory since it was last asked.
+
+    Source: proc_vmstat(5), ``oom_kill``, since Linux 4.13. Elsewhere it always says no.
+    """
+
+    def __init__(self) -> None:
+        self._seen = self._read()
+
+    @staticmethod
+    def _read() -> int:
+        with suppress(OSError, ValueError):
+            for line in Path("/proc/vmstat").read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+        return 0
+
+    def increased(self) -> bool:
+        """Return whether there was a kill since the last time."""
+        before, self._seen = self._seen, self._read()
+        return self._seen > before
+
+
+def _record(given: Given, event: Ended, value: bytes) -> bytes:
+    return records.pack_record(
+        given.call_index,
+        records.ERROR,
+        value,
+        slot=event.slot.number,
+        attempt=given.attempt,
+        peak_rss_bytes=event.peak_rss_bytes,
+    )
+
+
+def timed_out(given: Given, event: Ended, timeout: float, instance_id: str) -> bytes:
+    """Return the record of a call that ran past its timeout and was killed."""
+    return _record(
+        given,
+        event,
+        error_value(
+            "CallTimeout",
+            f"process ran out of time: call {given.call_index} was ended after its timeout of {timeout:g} s. "
+            "If it needs longer, pass timeout= to map (or job_max_runtime= to executor).",
+            timeout=timeout,
+            attempts=given.attempt,
+            instance_id=instance_id,
+        ),
+    )
+
+
+def slot_crashed(given: Given, event: Ended, instance_id: str, *, out_of_memory: bool) -> bytes:
+    """Return the record of a call that took its process down."""
+    facts = {
+        "attempts": given.attempt,
+        "instance_id": instance_id,
+        "peak_rss_bytes": event.peak_rss_bytes,
+    }
+    if out_of_memory:
+        text = (
+            f"call {given.call_index} was killed by the kernel for its memory; its process held "
+            f"{event.peak_rss_bytes / 2**20:.0f} MiB at most. Use a larger instance type or fewer slots."
+        )
+        return _record(given, event, error_value("OutOfMemory", text, **facts))
+    if event.status < 0:
+        name = signal.Signals(-event.status).name if -event.status in list(signal.Signals) else str(-event.status)
+        how, facts = f"was killed by {name}", facts | {"signal_name": name, "exit_code": None}
+    else:
+        how, facts = f"exited with code {event.status}", facts | {"signal_name": None, "exit_code": event.status}
+    text = (
+        f"python process failed, returned a non-zero return code: call {given.call_index} {how}, "
+        f"{given.attempt} time{'s' if given.attempt > 1 else ''} in a row. "
+        "Crashes like this come from C extensions, os._exit, or too little memory; its output may say more."
+    )
+    return _record(given, event, error_value("SlotCrashed", text, **facts))
+
+
+def attempts_exhausted(call_index: int, deliveries: int) -> bytes:
+    """Return the record of a call that was delivered again and again and never came to an end."""
+    return records.pack_record(
+        call_index,
+        records.ERROR,
+        error_value(
+            "AttemptsExhausted",
+            f"call {call_index} was started on {deliveries} deliveries and none came to an end: "
+            "it most likely takes its whole instance down (memory, kernel), or every instance was lost.",
+            deliveries=deliveries,
+        ),
+    )

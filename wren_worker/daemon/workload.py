@@ -1,0 +1,366 @@
+"""Everything the daemon holds: which call goes to which slot, what became of it, what is stored, what may go.
+
+Runs on the loop's thread. It decides; slots, publisher and lease keeper do.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wren_worker.clock import Clock
+from wren_worker.daemon.events import Arrived, Removed, Stored
+from wren_worker.daemon.holding import Holding
+from wren_worker.daemon.leases import LeaseKeeper
+from wren_worker.daemon.outputs import Outputs
+from wren_worker.daemon.publisher import Publisher
+from wren_worker.daemon.slot import Ended, Finished, Given, Slot, SlotEvent
+from wren_worker.daemon.verdicts import OomCounter, attempts_exhausted, slot_crashed, timed_out
+from wren_worker.log import EventLog
+from wren_worker.protocol import records
+
+__all__ = ["Workload"]
+
+#: What a slot is given at once, once the job's calls are known to be short.
+_BATCH_TIME = 0.2
+_MAX_BATCH = 2000
+#: A chunk that runs longer than this is worth splitting, if its calls are long enough to be worth a PUT each.
+#: Source: 1 S3 PUT costs what a c5.xlarge costs in 0.106 s (list prices, read 2026-11).
+_SPLIT_AFTER_TIME = 3.0
+_WORTH_A_PUT_TIME = 0.1
+_MAX_PUT_PAUSE = 30.0
+_PACES_KEPT = 64
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How long one call of a job takes here, as far as is known."""
+
+    mean_time: float | None = None
+
+    def note(self, run_time: float) -> None:
+        self.mean_time = run_time if self.mean_time is None else 0.8 * self.mean_time + 0.2 * run_time
+
+    def batch(self) -> int:
+        if self.mean_time is None:
+            return 1
+        return max(1, min(_MAX_BATCH, int(_BATCH_TIME / max(self.mean_time, 1e-6))))
+
+
+@dataclass(slots=True)
+class _Setback:
+    """Storing failed: since when, and when to try again."""
+
+    since: float
+    retry: float
+    pause: float
+
+
+class Workload:
+    """The deliveries an instance holds.
+
+    Args:
+        slots: All slots.
+        publisher: Stores, notifies, deletes.
+        leases: Heartbeats what is held.
+        outputs: Joins outputs to outcomes.
+        clock: The loop's clock.
+        log: For what becomes of chunks.
+        instance_id: Written into results.
+        grace_time: Seconds between SIGTERM and SIGKILL of a call that ran too long.
+        publish_timeout: Seconds after which a result that cannot be stored is dropped.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: Sequence[Slot],
+        publisher: Publisher,
+        leases: LeaseKeeper,
+        outputs: Outputs,
+        clock: Clock,
+        log: EventLog,
+        instance_id: str,
+        grace_time: float,
+        publish_timeout: float,
+    ) -> None:
+        self._slots = slots
+        self._publisher = publisher
+        self._leases = leases
+        self._outputs = outputs
+        self._clock = clock
+        self._log = log
+        self._instance_id = instance_id
+        self._grace_time = grace_time
+        self._publish_timeout = publish_timeout
+        self._holdings: dict[str, Holding] = {}
+        self._paces: dict[str, _Pace] = {}
+        self._setbacks: dict[str, _Setback] = {}
+        self._kill_deadlines: dict[int, tuple[Given, float]] = {}
+        self._oom = OomCounter()
+        self._releasing = False
+        self.last_work = clock.monotonic()
+        self.n_calls_done = 0
+
+    # --- what is held -----------------------------------------------------------------------------------------------
+
+    @property
+    def holdings(self) -> Sequence[Holding]:
+        """Return what is held, oldest first."""
+        return list(self._holdings.values())
+
+    @property
+    def empty(self) -> bool:
+        """Return whether nothing is held, running or unpublished."""
+        return not self._holdings
+
+    @property
+    def n_wanted(self) -> int:
+        """Return how many chunks the free slots can start, that nothing held can feed."""
+        n_free = sum(slot.free for slot in self._slots)
+        return max(0, n_free - sum(holding.n_waiting for holding in self._holdings.values()))
+
+    @property
+    def storing(self) -> bool:
+        """Return whether results can be stored, as far as is known; while they cannot, more work is of no use."""
+        return not self._setbacks
+
+    # --- facts from other threads -----------------------------------------------------------------------------------
+
+    def arrive(self, arrived: Arrived) -> None:
+        """Take a delivery in."""
+        now = self._clock.monotonic()
+        holding = Holding(arrived, instance_id=self._instance_id, held_since=now)
+        self._holdings[holding.receipt_handle] = holding
+        if arrived.delivery > arrived.chunk.limits.max_deliveries:
+            for index in holding.give_up_waiting():
+                holding.outcome(index, attempts_exhausted(index, arrived.delivery - 1))
+        if holding.covered:
+            self._publisher.notify(holding)
+        self._log.event(
+            "chunk_received",
+            job_id=holding.chunk.job_id,
+            chunk_id=holding.chunk.chunk_id,
+            n_calls=holding.chunk.n_calls,
+            delivery=holding.delivery,
+        )
+
+    def lease_lost(self, receipt_handle: str) -> None:
+        """Its message is not touched again; its work goes on, and its result may still be the first."""
+        holding = self._holdings.get(receipt_handle)
+        if holding is not None:
+            holding.lease_lost = True
+            self._log.event("lease_lost", job_id=holding.chunk.job_id, chunk_id=holding.chunk.chunk_id)
+
+    def stored(self, stored: Stored) -> None:
+        """Take note of a PUT's end."""
+        holding = self._holdings.get(stored.receipt_handle)
+        if holding is None:
+            return
+        now = self._clock.monotonic()
+        if not stored.error:
+            self._setbacks.pop(stored.receipt_handle, None)
+            holding.stored(stored.call_index, stored.found)
+            return
+        holding.put_failed(stored.call_index)
+        setback = self._setbacks.setdefault(stored.receipt_handle, _Setback(now, now, 1.0))
+        setback.retry, setback.pause = now + setback.pause, min(2 * setback.pause, _MAX_PUT_PAUSE)
+        self._log.event("result_not_stored", key=stored.key, error=stored.error)
+        if now - setback.since > self._publish_timeout:
+            self._log.event("result_given_up", key=stored.key, error=stored.error)
+            self._drop(holding)
+
+    def removed(self, removed: Removed) -> None:
+        """Take note that a message is gone (or comes again, and is found done)."""
+        holding = self._holdings.get(removed.receipt_handle)
+        if holding is not None:
+            self._log.event(
+                "chunk_done",
+                job_id=holding.chunk.job_id,
+                chunk_id=holding.chunk.chunk_id,
+                held_time=round(self._clock.monotonic() - holding.held_since, 4),
+                deleted=removed.deleted,
+            )
+            self._drop(holding)
+
+    def _drop(self, holding: Holding) -> None:
+        self._leases.untrack(holding.receipt_handle)
+        self._holdings.pop(holding.receipt_handle, None)
+        self._setbacks.pop(holding.receipt_handle, None)
+        if isinstance(holding.args, Path):
+            holding.args.unlink(missing_ok=True)
+        self.last_work = self._clock.monotonic()
+        while len(self._paces) > _PACES_KEPT:
+            del self._paces[next(iter(self._paces))]
+
+    # --- facts from slots -------------------------------------------------------------------------------------------
+
+    def slot_event(self, event: SlotEvent) -> None:
+        """Take note of what a slot said."""
+        if isinstance(event, Finished):
+            self._finished(event)
+        elif isinstance(event, Ended):
+            self._ended(event)
+        else:
+            holding = self._holdings.get(event.given.receipt_handle) if event.given else None
+            self._outputs.take(event, holding.chunk.job_id if holding else "")
+
+    def _finished(self, event: Finished) -> None:
+        holding = self._holdings.get(event.given.receipt_handle)
+        head = records.HEAD.unpack_from(event.record)
+        self.n_calls_done += 1
+        if holding is None:
+            return
+        self._paces.setdefault(holding.chunk.job_id, _Pace()).note(head[6])
+        if head[1] == records.FAILURE and holding.failed(event.given.call_index):
+            holding.put_back([event.given.call_index])
+            return
+        self._resolve(holding, event.given, event.slot, event.record)
+
+    def _resolve(self, holding: Holding, given: Given, slot: Slot, record: bytes) -> None:
+        record = self._outputs.finish(
+            given, record, job_id=holding.chunk.job_id, slot=slot.number, outbox=slot.folder / "outbox"
+        )
+        holding.outcome(given.call_index, record)
+
+    def _ended(self, event: Ended) -> None:
+        condemned, _ = self._kill_deadlines.pop(event.slot.number, (None, 0.0))
+        running, left = event.running, event.left
+        if running is None and condemned is None and left:
+            running, left = left[0], left[1:]  # it died between two calls: somebody must pay, or it never ends
+        for given in left:
+            holding = self._holdings.get(given.receipt_handle)
+            if holding is not None:
+                holding.put_back([given.call_index])
+        if running is None:
+            return
+        holding = self._holdings.get(running.receipt_handle)
+        if holding is None:
+            return
+        if event.slot.killing and running != condemned:
+            holding.put_back([running.call_index])  # the neighbour of a call that was ended
+        elif condemned is not None:
+            if holding.failed(running.call_index):
+                holding.put_back([running.call_index])
+            else:
+                record = timed_out(running, event, holding.chunk.limits.timeout, self._instance_id)
+                self._resolve(holding, running, event.slot, record)
+        else:
+            out_of_memory = event.status == -signal.SIGKILL and self._oom.increased()
+            if holding.crashed(running.call_index) and not out_of_memory:
+                holding.put_back([running.call_index])
+            else:
+                record = slot_crashed(running, event, self._instance_id, out_of_memory=out_of_memory)
+                self._resolve(holding, running, event.slot, record)
+        self._log.event(
+            "slot_ended",
+            slot=event.slot.number,
+            status=event.status,
+            why=event.slot.killing,
+            job_id=holding.chunk.job_id,
+            call_index=running.call_index,
+        )
+
+    # --- verbs of the loop ------------------------------------------------------------------------------------------
+
+    def enforce_timeouts(self) -> float:
+        """End calls that run too long; return the seconds until the next one could."""
+        now, wait = self._clock.monotonic(), 1.0
+        for slot in self._slots:
+            found = slot.running()
+            if slot.number in self._kill_deadlines:
+                given, deadline = self._kill_deadlines[slot.number]
+                if now >= deadline:
+                    slot.kill(signal.SIGKILL, "timeout")
+                    self._kill_deadlines[slot.number] = given, now + 1.0
+                wait = min(wait, max(0.0, deadline - now))
+            elif found is not None and not slot.killing:
+                given, start = found
+                holding = self._holdings.get(given.receipt_handle)
+                left = start + (holding.chunk.limits.timeout if holding else 0.0) - now
+                if left <= 0:
+                    slot.kill(signal.SIGTERM, "timeout")
+                    self._kill_deadlines[slot.number] = given, now + self._grace_time
+                    left = self._grace_time
+                wait = min(wait, left)
+            elif slot.given:
+                wait = min(wait, 0.1)  # its next call is about to start
+        return wait
+
+    def publish(self) -> None:
+        """Store what can be stored, and let messages go whose calls are all covered."""
+        now, timestamp = self._clock.monotonic(), self._clock.timestamp()
+        for holding in self.holdings:
+            setback = self._setbacks.get(holding.receipt_handle)
+            if holding.leaving or (setback is not None and now < setback.retry):
+                continue
+            for put in holding.puts(split=self._worth_splitting(holding, now), timestamp=timestamp):
+                self._publisher.put(holding, put)
+            if holding.covered:
+                holding.leaving = True
+                if holding.lease_lost:
+                    self._drop(holding)
+                else:
+                    self._publisher.delete(holding)
+            elif self._releasing and not holding.n_running and not holding.busy:
+                self._release(holding)
+
+    def _worth_splitting(self, holding: Holding, now: float) -> bool:
+        if self._releasing and not holding.n_running:
+            return True
+        if holding.oversized:
+            return True
+        if holding.started is None or now - holding.started < _SPLIT_AFTER_TIME:
+            return False
+        if any(
+            found[0].receipt_handle == holding.receipt_handle and now - found[1] > 1.0
+            for found in (slot.running() for slot in self._slots)
+            if found is not None
+        ):
+            return True
+        pace = self._paces.get(holding.chunk.job_id)
+        return pace is not None and (pace.mean_time or 0.0) >= _WORTH_A_PUT_TIME
+
+    def hand_out(self) -> None:
+        """Give waiting calls to free slots, a chunk's calls to several if they are free."""
+        free = [slot for slot in self._slots if slot.free]
+        for holding in self.holdings:
+            while free and holding.n_waiting and holding.job is not None:
+                identity = holding.job.identity
+                # a slot that serves the job already has its function loaded; a fresh one costs a fork
+                slot = min(free, key=lambda slot: (slot.job != identity, slot.job is not None, slot.number))
+                share = math.ceil(holding.n_waiting / len(free))
+                n_calls = min(share, self._paces.setdefault(holding.chunk.job_id, _Pace()).batch())
+                calls = holding.take(n_calls, now=self._clock.monotonic())
+                slot.give(holding.job, calls, holding.args, holding.receipt_handle)
+                free.remove(slot)
+
+    # --- leaving ----------------------------------------------------------------------------------------------------
+
+    def begin_release(self) -> None:
+        """Start nothing more: what has not begun goes back now, the rest when its running calls have ended."""
+        self._releasing = True
+        for holding in self.holdings:
+            holding.give_up_waiting()
+            if holding.untouched and not holding.n_outcomes:
+                self._release(holding)
+
+    def release(self, receipt_handle: str) -> None:
+        """Give one delivery back that came too late to be started."""
+        holding = self._holdings.get(receipt_handle)
+        if holding is not None and not holding.covered:
+            self._release(holding)
+
+    def release_all(self) -> None:
+        """Give everything back that is still held, whatever it is doing."""
+        for holding in self.holdings:
+            self._release(holding)
+
+    def _release(self, holding: Holding) -> None:
+        if not holding.lease_lost and not holding.leaving:
+            self._leases.untrack(holding.receipt_handle)
+            self._publisher.release(holding.receipt_handle)
+        self._drop(holding)
