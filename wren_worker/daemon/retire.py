@@ -60,7 +60,6 @@ class Retirement:
 
     def poll_time(self, *, now: float, idle_since: float | None) -> float:
         """Return how long a poll may wait: no longer than until the next thing to decide, and 20 s at most."""
-        until = self.drain_from
-        if idle_since is not None:
-            until = min(until, idle_since + self.idle_timeout)
+        # while there is work it may end at once, and idleness counts from there
+        until = min(self.drain_from, (now if idle_since is None else idle_since) + self.idle_timeout)
         return max(1.0, min(_LONG_POLL_TIME, until - now))

@@ -1,0 +1,186 @@
+"""An instance's side: the daemon, built from the environment that supervisord gives it."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import selectors
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+from wren_worker.aws.imds import ImdsMetadata
+from wren_worker.aws.logs import CloudWatchSink
+from wren_worker.aws.s3 import S3Store
+from wren_worker.aws.session import Aws
+from wren_worker.aws.sqs import SqsReplySender, SqsTaskQueue
+from wren_worker.clock import SystemClock
+from wren_worker.config import InstanceConfig, load_instance_config
+from wren_worker.daemon.events import Inbox
+from wren_worker.daemon.exits import Exit, power_off
+from wren_worker.daemon.intake import Intake
+from wren_worker.daemon.leases import LeaseKeeper
+from wren_worker.daemon.loop import Daemon
+from wren_worker.daemon.outputs import Outputs
+from wren_worker.daemon.predecessor import MARK, end_predecessors, mark_value
+from wren_worker.daemon.publisher import Publisher
+from wren_worker.daemon.receiver import Receiver
+from wren_worker.daemon.retire import Retirement
+from wren_worker.daemon.signals import StopSignals
+from wren_worker.daemon.slot import Slot
+from wren_worker.daemon.vitals import Vitals
+from wren_worker.daemon.workload import Workload
+from wren_worker.errors import ConfigError
+from wren_worker.log import JsonLog
+
+__all__ = ["run_daemon"]
+
+_LOG_CLOSE_TIMEOUT = 5.0
+#: How the common numeric libraries are told how many threads to use.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMEXPR_MAX_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def run_daemon(environ: Mapping[str, str]) -> int:
+    """Run the daemon of this instance; return its exit code.
+
+    Environment: WREN_INSTANCE_CONFIG, WREN_RUN_DIR, WREN_LOG_DIR and WREN_WORK_DIR are the folders and the file that
+    the machine's set-up made; WREN_CORES, if set, is how many cores the machine is to count as.
+    """
+    faulthandler.enable()
+    try:
+        config = load_instance_config(Path(environ["WREN_INSTANCE_CONFIG"]))
+        run_dir, work_dir = Path(environ["WREN_RUN_DIR"]), Path(environ["WREN_WORK_DIR"])
+    except (ConfigError, KeyError) as error:
+        sys.stderr.write(f"the daemon cannot start: {error}\n")
+        return Exit.BAD_CONFIG
+    try:
+        return _run(config, run_dir, work_dir, environ)
+    except Exception:  # noqa: BLE001 - the last words of a defect, then supervisord's turn
+        traceback.print_exc()
+        return Exit.CRASHED
+
+
+def _cores(environ: Mapping[str, str]) -> int:
+    if environ.get("WREN_CORES", "").isdigit():
+        return max(1, int(environ["WREN_CORES"]))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _slot_environ(environ: Mapping[str, str], *, run_dir: Path, threads: int) -> dict[str, str]:
+    """Return what a slot's processes see: the machine's environment, without what is the daemon's own."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(("WREN_", "SUPERVISOR_"))}
+    return kept | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {MARK: mark_value(run_dir)}
+
+
+def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping[str, str]) -> int:
+    clock, inbox = SystemClock(), Inbox()
+    stop = StopSignals(inbox)
+    stop.install()
+    instance_id = ImdsMetadata(environ).instance_id()
+    aws = Aws(config.region, account=config.account, on_instance=True)
+    sink = CloudWatchSink(aws, config.names.log_group, instance_id)
+    log = JsonLog(clock, lambda timestamp, fields: sink.put("daemon", timestamp, fields), instance_id=instance_id)
+    n_ended = end_predecessors(run_dir)
+    names = config.names
+    queue_name = names.task_queue(config.python)
+    task_queue = SqsTaskQueue(aws, queue_name)
+    store = S3Store(aws, names.bucket)
+    cores = _cores(environ)
+    n_slots = cores if config.slots == "auto" else int(config.slots)
+    log.event("started", version=config.version, slots=n_slots, cores=cores, ended_predecessors=n_ended)
+
+    selector = selectors.DefaultSelector()
+    slot_environ = _slot_environ(environ, run_dir=run_dir, threads=max(1, cores // n_slots))
+    slots = [
+        Slot(
+            number=number,
+            folder=work_dir / "slots" / str(number),
+            modules=work_dir / "modules",
+            command=(config.runtime or sys.executable, "-P", str(_slot_program())),
+            environ=slot_environ,
+            selector=selector,
+        )
+        for number in range(n_slots)
+    ]
+    leases = LeaseKeeper(queue_=task_queue, inbox=inbox, lease_time=config.lease_time, clock=clock, log=log)
+    intake = Intake(
+        config=config,
+        audience=names.audience(queue_name),
+        instance_id=instance_id,
+        store=store,
+        folder=work_dir / "args",
+        clock=clock,
+    )
+    receiver = Receiver(queue_=task_queue, intake=intake, leases=leases, inbox=inbox, lease_time=config.lease_time)
+    publisher = Publisher(store=store, replies=SqsReplySender(aws), queue_=task_queue, inbox=inbox, log=log)
+    outputs = Outputs(
+        tell=lambda fields: sink.put("tasks", clock.timestamp(), {"instance_id": instance_id, **fields}),
+        folder=work_dir / "outcomes",
+    )
+    workload = Workload(
+        slots=slots,
+        publisher=publisher,
+        leases=leases,
+        outputs=outputs,
+        clock=clock,
+        log=log,
+        instance_id=instance_id,
+        grace_time=config.kill_grace_time,
+        publish_timeout=config.publish_timeout,
+    )
+    daemon = Daemon(
+        slots=slots,
+        selector=selector,
+        inbox=inbox,
+        receiver=receiver,
+        publisher=publisher,
+        workload=workload,
+        vitals=Vitals(
+            config=config,
+            instance_id=instance_id,
+            run_dir=run_dir,
+            n_slots=n_slots,
+            clock=clock,
+            publisher=publisher,
+        ),
+        retirement=Retirement(
+            booted=_booted(run_dir, clock.monotonic()),
+            idle_timeout=config.idle_timeout,
+            max_lifetime=config.max_lifetime,
+        ),
+        stop=stop,
+        power_off=power_off,
+        clock=clock,
+        log=log,
+    )
+    for thread in (leases, receiver, publisher):
+        thread.start()
+    code = daemon.run()
+    publisher.stop(timeout=_LOG_CLOSE_TIMEOUT)
+    leases.stop()
+    log.event("stopped", code=int(code))
+    sink.close(timeout=_LOG_CLOSE_TIMEOUT)
+    sys.stderr.flush()
+    os._exit(code)  # a receiver in its long poll and a PUT under way must not hold the exit
+
+
+def _slot_program() -> Path:
+    return Path(__file__).resolve().parent.parent / "slot" / "__main__.py"
+
+
+def _booted(run_dir: Path, now: float) -> float:
+    """Return when the machine came up, on the monotonic clock, as its dead-man's timer wrote it down."""
+    try:
+        return min(now, float((run_dir / "booted").read_text()))
+    except (OSError, ValueError):
+        return now
