@@ -7,6 +7,7 @@ object and own keys cover every call.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ __all__ = ["Holding", "Put", "ranges"]
 
 #: A chunk's result object stays within this; what more there is goes under keys of its own.
 MAX_RESULT_BYTES = 8 * 1024 * 1024
+#: A chunk whose deliveries keep vanishing may be what makes them vanish: from here on its calls run one at a time,
+#: each stored before the next is started, and with no other chunk beside them.
+CAUTIOUS_FROM = 3
+_LAST_BY_TURNS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,19 @@ def ranges(indexes: Iterable[int]) -> tuple[tuple[int, int], ...]:
         else:
             found.append([index, index + 1])
     return tuple((first, end) for first, end in found)
+
+
+def _order(indexes: list[int], delivery: int) -> list[int]:
+    """Return the order in which to run calls, so that those that kill their machine end up alone.
+
+    From the third delivery on by turns from either end, which leaves a single such call alone after two; later
+    shuffled, because calls between two of them are reached from neither end.
+    """
+    if delivery > _LAST_BY_TURNS:
+        random.Random(delivery).shuffle(indexes)  # noqa: S311 - the same order for the same delivery is fine
+    elif delivery >= CAUTIOUS_FROM and delivery % 2:
+        indexes.reverse()
+    return indexes
 
 
 class Holding:
@@ -76,10 +94,7 @@ class Holding:
         if arrived.known is not None:
             self.learn_object(arrived.known)
             self._covered |= arrived.resolved
-        order = [index for index in self._all if index not in self._covered]
-        if self.delivery > 2:
-            order.reverse()  # so that a call that kills its machine ends up alone
-        self._queue.extend(order)
+        self._queue.extend(_order([index for index in self._all if index not in self._covered], self.delivery))
 
     # --- handing out ------------------------------------------------------------------------------------------------
 
@@ -92,6 +107,16 @@ class Holding:
     def n_running(self) -> int:
         """Return how many calls slots have."""
         return len(self._running)
+
+    @property
+    def cautious(self) -> bool:
+        """Return whether its calls are to run one at a time and alone."""
+        return self.delivery >= CAUTIOUS_FROM
+
+    @property
+    def unsettled(self) -> bool:
+        """Return whether a call runs, or has an outcome that is not stored yet."""
+        return bool(self._running or self._records)
 
     @property
     def untouched(self) -> bool:

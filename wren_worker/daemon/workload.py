@@ -120,6 +120,8 @@ class Workload:
     @property
     def n_wanted(self) -> int:
         """Return how many chunks the free slots can start, that nothing held can feed."""
+        if any(holding.cautious for holding in self._holdings.values()):
+            return 0
         n_free = sum(slot.free for slot in self._slots)
         return max(0, n_free - sum(holding.n_waiting for holding in self._holdings.values()))
 
@@ -327,16 +329,32 @@ class Workload:
     def hand_out(self) -> None:
         """Give waiting calls to free slots, a chunk's calls to several if they are free."""
         free = [slot for slot in self._slots if slot.free]
-        for holding in self.holdings:
-            while free and holding.n_waiting and holding.job is not None:
-                identity = holding.job.identity
-                # a slot that serves the job already has its function loaded; a fresh one costs a fork
-                slot = min(free, key=lambda slot: (slot.job != identity, slot.job is not None, slot.number))
+        ordinary = [holding for holding in self.holdings if not holding.cautious]
+        for holding in ordinary:
+            while free and holding.n_waiting:
                 share = math.ceil(holding.n_waiting / len(free))
-                n_calls = min(share, self._paces.setdefault(holding.chunk.job_id, _Pace()).batch())
-                calls = holding.take(n_calls, now=self._clock.monotonic())
-                slot.give(holding.job, calls, holding.args, holding.receipt_handle)
-                free.remove(slot)
+                pace = self._paces.setdefault(holding.chunk.job_id, _Pace())
+                self._give(free, holding, min(share, pace.batch()))
+        if free and not any(holding.n_waiting or holding.n_running for holding in ordinary):
+            self._give_cautiously(free)
+
+    def _give_cautiously(self, free: list[Slot]) -> None:
+        cautious = [holding for holding in self.holdings if holding.cautious]
+        if any(holding.unsettled for holding in cautious):
+            return
+        for holding in sorted(cautious, key=lambda holding: holding.delivery):
+            if holding.n_waiting:
+                self._give(free, holding, 1)
+                return
+
+    def _give(self, free: list[Slot], holding: Holding, n_calls: int) -> None:
+        assert holding.job is not None  # noqa: S101 - only a delivery with nothing to run has none
+        identity = holding.job.identity
+        # a slot that serves the job already has its function loaded; a fresh one costs a fork
+        slot = min(free, key=lambda slot: (slot.job != identity, slot.job is not None, slot.number))
+        calls = holding.take(n_calls, now=self._clock.monotonic())
+        slot.give(holding.job, calls, holding.args, holding.receipt_handle)
+        free.remove(slot)
 
     # --- leaving ----------------------------------------------------------------------------------------------------
 
