@@ -19,7 +19,16 @@ from typing import Any, get_type_hints
 
 from wren_worker.errors import ConfigError
 
-__all__ = ["InstanceConfig", "Names", "Settings", "config_path", "load_instance_config", "load_settings", "this_python"]
+__all__ = [
+    "InstanceConfig",
+    "Names",
+    "Settings",
+    "config_path",
+    "load_instance_config",
+    "load_settings",
+    "shared_file",
+    "this_python",
+]
 
 _FLEET_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,22}[a-z0-9])?")
 
@@ -27,6 +36,21 @@ _FLEET_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,22}[a-z0-9])?")
 def this_python() -> str:
     """Return this interpreter's minor version, "3.11"."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def shared_file(name: str) -> Path:
+    """Return a file or folder that belongs to an instance: "supervisord.conf", "cloud-init/deadman.py", "packer".
+
+    It lies inside the package when that was installed from a wheel, and beside it in a checkout.
+
+    Raises:
+        ConfigError: It is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for place in (package / "_files" / name, package.parent / name):
+        if place.exists():
+            return place
+    raise ConfigError(f"'{name}' is missing: the package is incomplete. Install it again.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
