@@ -41,6 +41,15 @@ class Channel:
         self.lock = threading.Lock()
         self.owner_pid = os.getpid()
 
+    @property
+    def open(self) -> bool:
+        """Return whether the descriptor is still there."""
+        try:
+            os.fstat(self.socket.fileno())
+        except OSError:
+            return False
+        return True
+
     def send(self, frame: bytes) -> None:
         """Send one frame whole."""
         with self.lock:

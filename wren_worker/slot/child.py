@@ -151,6 +151,8 @@ class Child:
                 record = self._call(job, call_index, attempt, arguments)
                 if os.getpid() != self.channel.owner_pid:
                     os._exit(0)  # a fork that the call made and that came back here
+                if not self.channel.open:
+                    os._exit(1)  # the call closed what was not its own, and nobody else shall be blamed for it
                 self._outbox.add(record)
                 surroundings.put_back()
         self._page.clear()
