@@ -129,7 +129,7 @@ def test_output_is_tagged_and_in_order_from_python_and_from_below(bench):
         print("out", x)
         print("err", x, file=sys.stderr)
         os.write(1, f"low {x}\n".encode())
-        os.system(f"echo program {x}")  # noqa: S605
+        os.system(f"echo program {x}")
 
     bench.run(speak, 0, 1)
     bench.results(2)
@@ -180,7 +180,7 @@ def test_a_finished_neighbour_is_told_while_a_long_call_runs(bench):
 def test_term_ignored_then_kill_ends_it_with_everything_it_started(bench):
     def stubborn(_: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.system("setsid sleep 300 & sleep 301 &")  # noqa: S605
+        os.system("setsid sleep 300 & sleep 301 &")
         if os.fork() == 0:
             os.setsid()
             time.sleep(300)
