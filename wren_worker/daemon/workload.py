@@ -332,7 +332,8 @@ class Workload:
         ordinary = [holding for holding in self.holdings if not holding.cautious]
         for holding in ordinary:
             while free and holding.n_waiting:
-                share = math.ceil(holding.n_waiting / len(free))
+                # by all slots, not by those free now: a call must not wait behind a long one while another slot idles
+                share = math.ceil(holding.n_waiting / len(self._slots))
                 pace = self._paces.setdefault(holding.chunk.job_id, _Pace())
                 self._give(free, holding, min(share, pace.batch()))
         if free and not any(holding.n_waiting or holding.n_running for holding in ordinary):

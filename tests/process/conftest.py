@@ -1,0 +1,31 @@
+"""Fixtures of the process tests: one emulated AWS per test process, one fleet per test."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rig import Rig
+
+
+@pytest.fixture(scope="session")
+def aws_endpoint() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def rig(aws_endpoint: str, tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(aws_endpoint, tmp_path, f"t{uuid.uuid4().hex[:10]}")
+    yield made
+    made.close()
+    assert made.slot_processes() == []
