@@ -120,9 +120,9 @@ class Rig:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("WREN_SLOT_OF") == str(self.folder / "run"):
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        found.append(process)
+                ours = process.environ().get("WREN_SLOT_OF") == str(self.folder / "run")
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
             except psutil.Error:
                 pass
         return found

@@ -179,7 +179,7 @@ def test_sigterm_publishes_what_is_finished_and_releases_the_rest(rig: Rig):
 
 def test_a_second_sigterm_ends_it_at_once(rig: Rig):
     daemon = rig.start(lease_time=60.0)
-    rig.send(lambda x: time.sleep(300), [0])
+    rig.send(time.sleep, [300])
     rig.until(lambda: bool(rig.events("chunk_received")))
     daemon.terminate()
     time.sleep(0.3)
@@ -189,7 +189,7 @@ def test_a_second_sigterm_ends_it_at_once(rig: Rig):
 
 def test_idle_powers_off_by_the_daemon_and_it_never_exits_by_itself(rig: Rig):
     daemon = rig.start(idle_timeout=2.0)
-    rig.collect(rig.send(lambda x: x, range(3)), 3)
+    rig.collect(rig.send(int, range(3)), 3)
     rig.until(lambda: (rig.folder / "systemctl.log").exists(), timeout=10.0)
     assert (rig.folder / "systemctl.log").read_text() == f"poweroff {daemon.pid}\n"
     assert [event["why"] for event in rig.events("power_off")] == ["idle"]
@@ -201,7 +201,7 @@ def test_idle_powers_off_by_the_daemon_and_it_never_exits_by_itself(rig: Rig):
 
 def test_garbage_is_neither_run_nor_deleted_nor_counted_as_work(rig: Rig):
     rig.start(idle_timeout=3.0, lease_time=1.0)
-    _, (foreign, expired) = rig.job(lambda x: x, [1, 2], chunksize=1)
+    _, (foreign, expired) = rig.job(int, [1, 2], chunksize=1)
     for body in (
         "no base64 at all",
         rig.message(replace(foreign, audience="elsewhere/1/q")),
@@ -229,7 +229,7 @@ def test_maximum_lifetime_drains_and_then_powers_off(rig: Rig):
 def test_a_deleted_reply_queue_changes_nothing_but_latency(rig: Rig):
     rig.start()
     rig.sqs.delete_queue(QueueUrl=rig.reply)
-    assert values(rig.collect(rig.send(lambda x: x, range(20)), 20)) == {i: i for i in range(20)}
+    assert values(rig.collect(rig.send(int, range(20)), 20)) == {i: i for i in range(20)}
     rig.until(lambda: rig.depth() == (0, 0))
 
 
