@@ -190,7 +190,7 @@ def test_a_second_sigterm_ends_it_at_once(rig: Rig):
 def test_idle_powers_off_by_the_daemon_and_it_never_exits_by_itself(rig: Rig):
     daemon = rig.start(idle_timeout=2.0)
     rig.collect(rig.send(int, range(3)), 3)
-    rig.until(lambda: (rig.folder / "systemctl.log").exists(), timeout=10.0)
+    rig.until((rig.folder / "systemctl.log").exists, timeout=10.0)
     assert (rig.folder / "systemctl.log").read_text() == f"poweroff {daemon.pid}\n"
     assert [event["why"] for event in rig.events("power_off")] == ["idle"]
     beat = (rig.folder / "run" / "heartbeat").read_text()
@@ -210,7 +210,7 @@ def test_garbage_is_neither_run_nor_deleted_nor_counted_as_work(rig: Rig):
         rig.message(replace(foreign, manifest_sha256="0" * 64)),
     ):
         rig.sqs.send_message(QueueUrl=rig.queue, MessageBody=body)
-    rig.until(lambda: (rig.folder / "systemctl.log").exists(), timeout=15.0)
+    rig.until((rig.folder / "systemctl.log").exists, timeout=15.0)
     assert sum(rig.depth()) == 5
     assert len({event["reason"] for event in rig.events("message_rejected")}) == 5
 
@@ -218,7 +218,7 @@ def test_garbage_is_neither_run_nor_deleted_nor_counted_as_work(rig: Rig):
 def test_maximum_lifetime_drains_and_then_powers_off(rig: Rig):
     rig.start(max_lifetime=8.0)
     job_id = rig.send(lambda x: time.sleep(0.2) or x, range(200), chunksize=2)
-    rig.until(lambda: (rig.folder / "systemctl.log").exists(), timeout=25.0)
+    rig.until((rig.folder / "systemctl.log").exists, timeout=25.0)
     assert [event["why"] for event in rig.events("power_off")] == ["maximum lifetime"]
     n_visible, n_held = rig.depth()
     assert n_visible > 0
@@ -264,3 +264,28 @@ def test_large_values_and_outputs_become_objects_of_their_own(rig: Rig, size: in
     assert len(data) == where["length"]
     assert len(pickle.loads(data[: where["value_bytes"]])) == size
     assert sum(len(piece) for _, piece in records.split_output(data[where["value_bytes"] :])) == size + 1
+
+
+def test_printed_lines_and_the_daemons_own_reach_cloudwatch_with_their_call(rig: Rig):
+    daemon = rig.start()
+
+    def say(x: int) -> None:
+        print(f"line of {x}")
+
+    job_id = rig.send(say, range(3))
+    rig.collect(job_id, 3)
+    daemon.terminate()
+    daemon.wait(20)
+    import json
+
+    group = {"logGroupName": "pywren-standalone"}
+    lines = [
+        json.loads(event["message"])
+        for event in rig.logs.filter_log_events(**group, logStreamNames=["i-fake-tasks"], limit=10_000)["events"]
+    ]
+    mine = [line for line in lines if line.get("job_id") == job_id]
+    assert [
+        (line["call_index"], line["stream"], line["message"]) for line in sorted(mine, key=lambda e: e["call_index"])
+    ] == [(i, "stdout", f"line of {i}") for i in range(3)]
+    daemons = rig.logs.filter_log_events(**group, logStreamNames=["i-fake-daemon"], limit=10_000)["events"]
+    assert any(json.loads(event["message"]).get("job_id") == job_id for event in daemons)
