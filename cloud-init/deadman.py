@@ -97,10 +97,10 @@ def power_off(run_dir, log_dir, reason, clock):
     path = os.path.join(run_dir, "deadman.asked")
     n_asked = int(read_number(path) or 0)
     command = ["systemctl", "poweroff"] + ["--force"] * min(n_asked, 2)
-    line = {"timestamp": round(time.time(), 3), "event": "deadman.power_off", "reason": reason, "clock": round(clock, 3)}
+    line = {"timestamp": round(time.time(), 3), "event": "deadman.power_off", "reason": reason, "command": command}
     for step in (
         lambda: write_text(path, str(n_asked + 1)),
-        lambda: append(os.path.join(log_dir, "deadman.log"), json.dumps({**line, "command": command})),
+        lambda: append(os.path.join(log_dir, "deadman.log"), json.dumps({**line, "clock": round(clock, 3)})),
     ):
         try:
             step()

@@ -55,7 +55,6 @@ class MetadataServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        # a short poll interval would burn processor time in every instance; close() may wait a moment instead
         self._thread = threading.Thread(target=self._server.serve_forever, name="imds", daemon=True)
         self._thread.start()
 
@@ -65,7 +64,10 @@ class MetadataServer:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving, within half a second; the hypervisor does not wait for it."""
+        threading.Thread(target=self._shut, name="imds-close", daemon=True).start()
+
+    def _shut(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 
@@ -170,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def do_PUT(self) -> None:  # noqa: N802 - the base class names it
+    def do_PUT(self) -> None:
         """Hand out a token."""
         ttl = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
         if self.path != "/latest/api/token":
@@ -181,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
             header = ("X-aws-ec2-metadata-token-ttl-seconds", ttl)
             self._send(HTTPStatus.OK, self.metadata.new_token(int(ttl)).encode(), header)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer one question."""
         if not self.metadata.knows(self.headers.get("X-aws-ec2-metadata-token")):
             self._send(HTTPStatus.UNAUTHORIZED)
@@ -201,5 +203,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+    def log_message(self, format: str, *args: object) -> None:
         """Keep the console quiet."""
