@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from wren_worker.aws.errors import explain, is_aws_error
@@ -41,6 +41,8 @@ class Aws:
             (one try of a second would lose the role at the first hiccup).
         pool_size: Connections per client.
         user_agent: What requests say about themselves in AWS's logs.
+        exports: ``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY`` of a sandbox that this
+            process talks to without having them in its environment.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Aws:
         on_instance: bool = False,
         pool_size: int = 16,
         user_agent: str = "wren-worker",
+        exports: Mapping[str, str] | None = None,
     ) -> None:
         self._region = region or None
         self._profile = profile or None
@@ -59,6 +62,8 @@ class Aws:
         self._on_instance = on_instance
         self._pool_size = pool_size
         self._user_agent = user_agent
+        self._exports = exports
+        self._endpoint_url = exports["AWS_ENDPOINT_URL"] if exports else None
         self._lock = threading.RLock()  # boto3 sessions are not safe for threads, their clients are
         self._session: boto3.Session | None = None
         self._clients: dict[tuple[str, Purpose], object] = {}
@@ -93,35 +98,63 @@ class Aws:
 
     def sqs(self) -> SQSClient:
         """Return the client for sends, long polls and deletes."""
-        return self._client("sqs", "hot", lambda session, config: session.client("sqs", config=config))
+        return self._client(
+            "sqs", "hot", lambda session, config: session.client("sqs", config=config, endpoint_url=self._endpoint_url)
+        )
 
     def sqs_lease(self) -> SQSClient:
         """Return the client for lease heartbeats: quick to give up, since its caller tries again in time."""
-        return self._client("sqs", "lease", lambda session, config: session.client("sqs", config=config))
+        return self._client(
+            "sqs",
+            "lease",
+            lambda session, config: session.client("sqs", config=config, endpoint_url=self._endpoint_url),
+        )
 
     def s3(self) -> S3Client:
         """Return the S3 client."""
-        return self._client("s3", "hot", lambda session, config: session.client("s3", config=config))
+        return self._client(
+            "s3", "hot", lambda session, config: session.client("s3", config=config, endpoint_url=self._endpoint_url)
+        )
 
     def ec2(self) -> EC2Client:
         """Return the EC2 client."""
-        return self._client("ec2", "default", lambda session, config: session.client("ec2", config=config))
+        return self._client(
+            "ec2",
+            "default",
+            lambda session, config: session.client("ec2", config=config, endpoint_url=self._endpoint_url),
+        )
 
     def iam(self) -> IAMClient:
         """Return the IAM client."""
-        return self._client("iam", "default", lambda session, config: session.client("iam", config=config))
+        return self._client(
+            "iam",
+            "default",
+            lambda session, config: session.client("iam", config=config, endpoint_url=self._endpoint_url),
+        )
 
     def sts(self) -> STSClient:
         """Return the STS client."""
-        return self._client("sts", "default", lambda session, config: session.client("sts", config=config))
+        return self._client(
+            "sts",
+            "default",
+            lambda session, config: session.client("sts", config=config, endpoint_url=self._endpoint_url),
+        )
 
     def logs(self) -> CloudWatchLogsClient:
         """Return the CloudWatch Logs client for reading and for setting up."""
-        return self._client("logs", "default", lambda session, config: session.client("logs", config=config))
+        return self._client(
+            "logs",
+            "default",
+            lambda session, config: session.client("logs", config=config, endpoint_url=self._endpoint_url),
+        )
 
     def logs_shipping(self) -> CloudWatchLogsClient:
         """Return the CloudWatch Logs client for shipping lines: quick to give up."""
-        return self._client("logs", "logs", lambda session, config: session.client("logs", config=config))
+        return self._client(
+            "logs",
+            "logs",
+            lambda session, config: session.client("logs", config=config, endpoint_url=self._endpoint_url),
+        )
 
     def _client(self, service: str, purpose: Purpose, create: Callable[[boto3.Session, Config], T]) -> T:
         found = self._clients.get((service, purpose))
@@ -170,6 +203,8 @@ class Aws:
         import botocore.session  # noqa: PLC0415 - likewise
 
         core = botocore.session.get_session()
+        if self._exports is not None:
+            core.set_credentials(self._exports["AWS_ACCESS_KEY_ID"], self._exports["AWS_SECRET_ACCESS_KEY"])
         if self._on_instance:
             core.set_config_variable("metadata_service_num_attempts", 5)
             core.set_config_variable("metadata_service_timeout", 2)
