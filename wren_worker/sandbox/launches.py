@@ -132,6 +132,9 @@ def _start(run: Any, response: Any, params: Params, *, spot: bool) -> Any:
     profile = params.pop("IamInstanceProfile", None)
     if params.get("UserData"):
         params["UserData"] = str(params["UserData"])  # a template holds it as an object of moto's
+    for mapping in params.get("BlockDeviceMappings") or []:
+        if not {"VolumeSize", "SnapshotId"} & set(mapping.get("Ebs", ())):
+            mapping.setdefault("Ebs", {})["VolumeSize"] = 8  # the image's own size, which moto does not know
     response.params = params
     try:
         reservation = run(response).result

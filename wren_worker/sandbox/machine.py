@@ -15,6 +15,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from wren_worker.sandbox.systemctl import append_line
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_INTERVAL = 1.0  # seconds between looks at the parent
+_NUDGE_INTERVAL = 0.1
 
 
 class Power(Enum):
@@ -48,6 +50,12 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
         self._start_again_at: float | None = None
         self._n_starts = 0
+        self._nudge_until = 0.0
+
+    @property
+    def is_starting(self) -> bool:
+        """Return whether it may not have started its programs yet."""
+        return time.monotonic() < self._nudge_until
 
     @property
     def pid(self) -> int | None:
@@ -65,6 +73,7 @@ class Service:
         if self._process is not None:
             return
         self._n_starts += 1
+        self._nudge_until = time.monotonic() + 1.5
         blueprint = self._blueprint
         self._process = subprocess.Popen(
             [blueprint.python, "-m", "supervisor.supervisord", "-n", "-c", blueprint.supervisord_conf],
@@ -74,6 +83,17 @@ class Service:
             start_new_session=True,
         )
         _log("systemd.started", unit="wren-supervisord.service", pid=self._process.pid, n_starts=self._n_starts)
+
+    def nudge(self) -> None:
+        """Make supervisord look at its programs now: it does so once a second, and whenever somebody connects."""
+        if self._process is None:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.setblocking(False)
+            try:
+                connection.connect(f"{self._blueprint.run_dir}/supervisor.sock")
+            except OSError:
+                pass  # not up yet, or it has no socket: then it takes its second
 
     def died(self) -> bool:
         """Note its death; return whether it may be started again."""
@@ -183,7 +203,8 @@ class Machine:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        due = min(now + _LOOK_INTERVAL, self._timer.due, self._service.due or now + _LOOK_INTERVAL)
+        look_interval = _NUDGE_INTERVAL if self._service.is_starting else _LOOK_INTERVAL
+        due = min(now + look_interval, self._timer.due, self._service.due or now + _LOOK_INTERVAL)
         select.select([self._wake_read, self._pipe], [], [], max(0.0, due - now))
         self._drain_wakeups()
         self._reap()
@@ -191,6 +212,8 @@ class Machine:
         now = time.monotonic()
         if self._power is Power.ON and self._service.due is not None and self._service.due <= now:
             self._service.start()
+        if self._service.is_starting:
+            self._service.nudge()
         if self._power is Power.ON and self._timer.due <= now:
             self._timer.run()
         if os.getppid() != self._blueprint.sandbox_pid:
@@ -258,6 +281,7 @@ class Machine:
             deadline = time.monotonic() + self._blueprint.stop_timeout
             # the signals CUT and CHLD wake us; a cut in between ends the wait
             while self._service.pid is not None and self._is_patient(deadline):
+                self._service.nudge()
                 select.select([self._wake_read], [], [], 0.1)
                 self._drain_wakeups()
                 self._reap()
