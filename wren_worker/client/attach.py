@@ -1,0 +1,109 @@
+"""Futures of jobs that another process sent: from S3 alone."""
+
+from __future__ import annotations
+
+from wren_worker.client.future import Future
+from wren_worker.client.job import Job
+from wren_worker.client.session import Session
+from wren_worker.client.transport import Ticket, Transport
+from wren_worker.errors import JobIncomplete, StoreError, WireError
+from wren_worker.protocol.jobs import decode_manifest, decode_seal, decode_segment
+from wren_worker.protocol.model import JobManifest, Segment, job_prefix, manifest_key, sealed_key
+from wren_worker.protocol.ports import ObjectStore
+
+__all__ = ["attach", "reading_session", "reattach"]
+
+#: A segment's header is at its start and mostly smaller than this; its arguments are of no interest here.
+_HEAD_BYTES = 256 * 1024
+
+
+def reading_session(transport: Transport, *, progress: bool | None = None) -> Session:
+    """Return a session for ``reattach``: it reads S3 and has no reply queue. One serves all unpickled futures."""
+    return Session(transport, progress=progress, reads_only=True)
+
+
+def attach(
+    transport: Transport, job_id: str, *, partial: bool = False, progress: bool | None = None
+) -> list[Future[object]]:
+    """Return the futures of a job's calls, in order.
+
+    Args:
+        transport: The fleet.
+        job_id: The job.
+        partial: Whether to accept a job that is not stored in full.
+        progress: Whether to show progress; None: where somebody looks.
+
+    Raises:
+        StoreError: There is no such job in the fleet's bucket.
+        JobIncomplete: The job's client ended before all its calls were stored, or is storing them now;
+            ``n_calls`` says how many there are, and ``partial=True`` returns their futures.
+    """
+    session = reading_session(transport, progress=progress)
+    store = transport.store
+    key = manifest_key(job_id)
+    data = store.get(key)
+    if data is None:
+        raise StoreError(
+            f"There is no job {job_id} in {transport.names.bucket}: another fleet, region or account, "
+            "a job that is long gone, or a client that ended before it sent anything.",
+            job_id=job_id,
+        )
+    manifest, _, _, tail = decode_manifest(key, data)
+    del data
+    cuts = list(tail.cuts)
+    n_expected = manifest.n_calls
+    if n_expected is None:
+        n_expected = _sealed_calls(store, job_id)
+        for info in store.list(job_prefix(job_id) + "args-"):
+            cuts += _read_segment(store, info.key).cuts
+    cuts.sort(key=lambda cut: cut.first_call)
+    n_calls = sum(cut.n_calls for cut in cuts)
+    if n_calls != n_expected and not partial:
+        raise JobIncomplete(
+            f"Job {job_id} is not stored in full: its client ended while it was sending, or still sends. {n_calls} "
+            "calls are there; attach(job_id, partial=True) returns their futures.",
+            job_id=job_id,
+            n_calls=n_calls,
+        )
+    job = _job(session, job_id, manifest)
+    for cut in cuts:
+        job.add_chunk(int(cut.chunk_id), cut.first_call, cut.n_calls)
+    job.mark_sent([int(cut.chunk_id) for cut in cuts], manifest.host_submit_timestamp)
+    futures = [job.new_future(index) for cut in cuts for index in range(cut.first_call, cut.first_call + cut.n_calls)]
+    job.close()
+    session.track(job)
+    return futures
+
+
+def reattach(session: Session, ticket: Ticket) -> Future[object]:
+    """Return the future of a ticket: what an unpickled future becomes. Asks S3 for nothing but the outcome."""
+    job = session.job(ticket.job_id) if ticket.record is None else None
+    if job is None:
+        job = _job(session, ticket.job_id, None)
+    future = job.want(ticket)
+    if ticket.record is None:
+        session.track(job)
+    else:
+        job.deliver([(ticket.call_index, ticket.record)])
+    return future
+
+
+def _job(session: Session, job_id: str, manifest: JobManifest | None) -> Job:
+    return Job(
+        job_id,
+        name=manifest.name if manifest else "",
+        source=session,
+        host_submit_timestamp=(manifest.host_submit_timestamp if manifest else session.transport.clock.timestamp()),
+    )
+
+
+def _sealed_calls(store: ObjectStore, job_id: str) -> int | None:
+    data = store.get(sealed_key(job_id))
+    return decode_seal(data).n_calls if data is not None else None
+
+
+def _read_segment(store: ObjectStore, key: str) -> Segment:
+    try:
+        return decode_segment(key, store.get(key, length=_HEAD_BYTES) or b"")[0]
+    except WireError:
+        return decode_segment(key, store.get(key) or b"")[0]

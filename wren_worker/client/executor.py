@@ -1,0 +1,241 @@
+"""The face: PyWren's verbs on whatever runs the calls."""
+
+from __future__ import annotations
+
+import json
+import operator
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from typing import Any, Literal, TypeVar, cast
+
+from wren_worker.client.chunking import check_limits
+from wren_worker.client.future import Future
+from wren_worker.client.spec import Backend, JobSpec
+from wren_worker.protocol.model import JobManifest, Limits
+
+__all__ = ["Executor"]
+
+T = TypeVar("T")
+
+#: What a job's own facts are called; the user's ``extra_meta`` stands beside them.
+_RESERVED_META = frozenset(JobManifest.__dataclass_fields__) | {"callset_id", "call_id", "call_index", "func_name"}
+
+
+class Executor:
+    """Runs a function over many inputs. Safe from any thread; a context manager that closes itself.
+
+    Args:
+        backend: What runs the calls: ``Remote`` or ``Inline``.
+        job_max_runtime: The default of every ``timeout``, in seconds.
+        map_item_limit: How many items one ``map`` takes, 0 for any number.
+    """
+
+    def __init__(self, backend: Backend, *, job_max_runtime: float = 3600.0, map_item_limit: int = 0) -> None:
+        self._backend = backend
+        self._job_max_runtime = job_max_runtime
+        self._map_item_limit = map_item_limit
+        self._check_timeout(job_max_runtime)
+        print(f"wren: {backend.describe}", file=sys.stderr, flush=True)
+
+    def map(  # noqa: PLR0917 - PyWren's signature, positions included
+        self,
+        func: Callable[[Any], T],
+        iterdata: Iterable[Any],
+        extra_env: Mapping[str, str] | None = None,
+        extra_meta: Mapping[str, object] | None = None,
+        invoke_pool_threads: int | None = None,  # noqa: ARG002 - PyWren's
+        data_all_as_one: bool = True,  # noqa: ARG002 - PyWren's
+        use_cached_runtime: bool = True,  # noqa: ARG002 - PyWren's
+        overwrite_invoke_args: None = None,
+        exclude_modules: Iterable[str] | None = None,
+        *,
+        chunksize: int | Literal["auto"] = "auto",
+        timeout: float | None = None,
+        retries: int = 0,
+        name: str | None = None,
+    ) -> list[Future[T]]:
+        """Run ``func(item)`` for every item; return the futures in order, once all items are pickled.
+
+        Args:
+            func: Takes one argument. What it needs of ``__main__`` and of local modules travels with it.
+            iterdata: The items; consumed before this returns, while the first are already on their way.
+            extra_env: Environment variables around each call.
+            extra_meta: Facts of your own about the job, as JSON takes them.
+            invoke_pool_threads: PyWren's; a few threads always send, so it changes nothing.
+            data_all_as_one: PyWren's; arguments always travel together, so it changes nothing.
+            use_cached_runtime: PyWren's; runtimes lie in the image, so it changes nothing.
+            overwrite_invoke_args: PyWren's arguments of a Lambda call; there is none, so only None is accepted.
+            exclude_modules: Local modules that stay here.
+            chunksize: How many calls travel, and are run on one instance, together.
+            timeout: Seconds a call may run; default ``job_max_runtime``.
+            retries: How often a call that raised or timed out is run again.
+            name: What to call the job in listings; default the function's name.
+
+        Raises:
+            SerializationError: The function or an item cannot be pickled; says which part.
+            ValueError: An argument is out of its range; too many items; ``extra_meta`` clashes.
+        """
+        if overwrite_invoke_args is not None:
+            raise ValueError("overwrite_invoke_args changes a Lambda call, and none is made here: leave it out.")
+        iterdata, n_expected = self._counted(iterdata)
+        spec = self._spec(
+            func,
+            extra_env=extra_env,
+            extra_meta=extra_meta,
+            exclude_modules=exclude_modules,
+            chunksize=chunksize,
+            timeout=timeout,
+            retries=retries,
+            name=name,
+            n_expected=n_expected,
+        )
+        return cast("list[Future[T]]", self._run(spec, ((item,) for item in iterdata)))
+
+    def starmap(
+        self,
+        func: Callable[..., T],
+        iterable: Iterable[Iterable[Any]],
+        *,
+        extra_env: Mapping[str, str] | None = None,
+        extra_meta: Mapping[str, object] | None = None,
+        exclude_modules: Iterable[str] | None = None,
+        chunksize: int | Literal["auto"] = "auto",
+        timeout: float | None = None,
+        retries: int = 0,
+        name: str | None = None,
+    ) -> list[Future[T]]:
+        """Run ``func(*item)`` for every item of tuples; otherwise as ``map``."""
+        iterable, n_expected = self._counted(iterable)
+        spec = self._spec(
+            func,
+            extra_env=extra_env,
+            extra_meta=extra_meta,
+            exclude_modules=exclude_modules,
+            chunksize=chunksize,
+            timeout=timeout,
+            retries=retries,
+            name=name,
+            n_expected=n_expected,
+        )
+        return cast("list[Future[T]]", self._run(spec, (tuple(item) for item in iterable)))
+
+    def call_async(
+        self,
+        func: Callable[[Any], T],
+        data: Any,
+        extra_env: Mapping[str, str] | None = None,
+        extra_meta: Mapping[str, object] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> Future[T]:
+        """Run ``func(data)`` as a job of one call; otherwise as ``map``."""
+        spec = self._spec(
+            func, extra_env=extra_env, extra_meta=extra_meta, timeout=timeout, retries=retries, n_expected=1
+        )
+        return cast("Future[T]", self._run(spec, [(data,)])[0])
+
+    def submit(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run ``func(*args, **kwargs)``; submits of one function that follow closely share a job."""
+        return cast("Future[T]", self._backend.submit(self._spec(func), args, kwargs))
+
+    def close(self) -> None:
+        """Wait until everything is sent, then end threads and the reply queue. Jobs go on, and futures stay good."""
+        self._backend.close()
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, spec: JobSpec, calls: Iterable[tuple[object, ...]]) -> list[Future[object]]:
+        job = None
+        futures: list[Future[object]] = []
+        try:
+            for args in calls:
+                if job is None:  # an empty input is no job
+                    job = self._backend.open(spec)
+                futures.append(job.call(args, {}))
+            if job is not None:
+                job.finish()
+        except BaseException:
+            if job is not None:
+                job.abort()
+            raise
+        return futures
+
+    def _counted(self, items: Iterable[Any]) -> tuple[Iterable[Any], int | None]:
+        """Return the items and how many there are, None if that is not known; refuse too many."""
+        limit = self._map_item_limit
+        n_items: int | None = None
+        try:
+            n_items = len(items)  # type: ignore[arg-type]  # this is how one asks
+        except TypeError:
+            if limit:
+                items = list(islice(items, limit + 1))
+                n_items = len(items)
+        if limit and n_items is not None and n_items > limit:
+            raise ValueError(
+                f"map_item_limit allows {limit} items, and there are more. Raise the limit, or map in parts."
+            )
+        return items, n_items
+
+    def _check_timeout(self, timeout: float, chunksize: int | None = None) -> None:
+        check_limits(timeout=timeout, chunksize=chunksize, longest_call_time=self._backend.longest_call_time)
+
+    def _spec(
+        self,
+        func: Callable[..., object],
+        *,
+        extra_env: Mapping[str, str] | None = None,
+        extra_meta: Mapping[str, object] | None = None,
+        exclude_modules: Iterable[str] | None = None,
+        chunksize: int | Literal["auto"] = "auto",
+        timeout: float | None = None,
+        retries: int = 0,
+        name: str | None = None,
+        n_expected: int | None = None,
+    ) -> JobSpec:
+        if not callable(func):
+            raise TypeError(f"{func!r} cannot be called: the first argument is the function to run.")
+        if retries < 0:
+            raise ValueError(f"retries={retries} is out of range; give 0 or more.")
+        size = None if chunksize == "auto" else operator.index(chunksize)
+        timeout = self._job_max_runtime if timeout is None else float(timeout)
+        self._check_timeout(timeout, size)
+        if isinstance(exclude_modules, str):
+            exclude_modules = [exclude_modules]
+        return JobSpec(
+            func=func,
+            name=name or str(getattr(func, "__name__", type(func).__name__)),
+            limits=Limits(timeout=timeout, retries=retries),
+            env=_checked_env(extra_env or {}),
+            meta=_checked_meta(extra_meta or {}),
+            exclude_modules=tuple(exclude_modules or ()),
+            chunksize=size,
+            n_expected=n_expected,
+        )
+
+
+def _checked_env(env: Mapping[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ValueError(  # noqa: TRY004 - API.md: ValueError
+                f"extra_env: {name!r}={value!r} is not text to text; an environment holds only text."
+            )
+    return dict(env)
+
+
+def _checked_meta(meta: Mapping[str, object]) -> dict[str, object]:
+    clashes = sorted(_RESERVED_META.intersection(meta))
+    if clashes:
+        raise ValueError(f"extra_meta: '{clashes[0]}' is a fact of the job itself; choose another key.")
+    try:
+        json.dumps(dict(meta), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"extra_meta cannot be stored as JSON: {error}.") from error
+    if not all(isinstance(key, str) for key in meta):
+        raise ValueError("extra_meta: keys are text.")
+    return dict(meta)

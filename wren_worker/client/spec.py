@@ -1,0 +1,75 @@
+"""What a job is asked to be, and who can run one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wren_worker.client.future import Future
+from wren_worker.protocol.model import Limits
+
+__all__ = ["Backend", "JobSpec", "OpenJob"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One ``map``, ``call_async`` or burst of ``submit``, checked.
+
+    ``n_expected`` is how many calls will come, None when the input does not say; ``chunksize`` None is "auto".
+    """
+
+    func: Callable[..., object]
+    name: str
+    limits: Limits
+    env: dict[str, str] = field(default_factory=dict)
+    meta: dict[str, object] = field(default_factory=dict)
+    exclude_modules: tuple[str, ...] = ()
+    chunksize: int | None = None
+    n_expected: int | None = None
+
+
+class OpenJob(Protocol):
+    """A job while it takes calls."""
+
+    def call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Future[object]:
+        """Take one call; its arguments are a snapshot.
+
+        Raises:
+            SerializationError: They cannot be pickled.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Say that no more calls come."""
+        ...
+
+    def abort(self) -> None:
+        """Give the job up; what was sent runs, what was not is dropped."""
+        ...
+
+
+class Backend(Protocol):
+    """Runs jobs: a fleet, or this process."""
+
+    @property
+    def describe(self) -> str:
+        """Return one line: what runs the calls, and where."""
+        ...
+
+    @property
+    def longest_call_time(self) -> float:
+        """Return the largest timeout it can honour, in seconds."""
+        ...
+
+    def open(self, spec: JobSpec) -> OpenJob:
+        """Start a job."""
+        ...
+
+    def submit(self, spec: JobSpec, args: tuple[object, ...], kwargs: dict[str, object]) -> Future[object]:
+        """Run one call; calls of one function that follow closely share a job."""
+        ...
+
+    def close(self) -> None:
+        """Wait until everything is sent, then end threads."""
+        ...
