@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from wren_worker import config
@@ -22,6 +23,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--supervisord-conf", type=Path)
     parser.add_argument("--deadman", type=Path)
+    parser.add_argument("--detach", action="store_true", help="return once it serves, and leave it running")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input is closed")
     return parser.parse_args(arguments)
 
@@ -32,9 +34,31 @@ def _await_eof(stop: threading.Event) -> None:
     stop.set()
 
 
+def _detach(folder: Path) -> int | None:
+    """Go on in a child that is nobody's; the parent returns the exit code once the child serves, or failed."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        return None
+    while True:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return 1
+        running = state.load(folder)
+        if running is not None and running.pid == child:
+            return 0
+        time.sleep(0.01)
+
+
 def main(arguments: list[str]) -> int:
     """Serve until SIGTERM, SIGINT or, if asked to, the end of standard input."""
     options = _parse(arguments)
+    folder: Path = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    exit_code = _detach(folder) if options.detach else None
+    return _serve(folder, options) if exit_code is None else exit_code
+
+
+def _serve(folder: Path, options: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -43,8 +67,6 @@ def main(arguments: list[str]) -> int:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     from wren_worker.sandbox.server import Sandbox  # noqa: PLC0415 - signals are caught before moto is imported
 
-    folder: Path = options.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     sandbox = Sandbox(
         folder,
         port=options.port,

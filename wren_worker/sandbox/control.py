@@ -103,9 +103,9 @@ def up(
         if running is None:
             _check_installed()
             _clear(directory)
-            command = _command(directory, port, supervisord_conf, deadman)
-            process = _spawn(directory, command, stdin=subprocess.DEVNULL)
-            running = _await_ready(directory, process)
+            command = [*_command(directory, port, supervisord_conf, deadman), "--detach"]
+            # it returns once the sandbox serves, and leaves it running as nobody's child
+            running = _await_ready(directory, _spawn(directory, command, stdin=subprocess.DEVNULL))
     return _info(directory, running)
 
 
@@ -124,7 +124,6 @@ def down(directory: Path) -> bool:
             processes.kill([running.pid], signal.SIGTERM)
             deadline = time.monotonic() + _STOP_TIMEOUT
             while state.load(directory) is not None and time.monotonic() < deadline:
-                _reap(running.pid)
                 time.sleep(0.01)
             if state.load(directory) is not None:
                 processes.kill([running.pid])
@@ -261,12 +260,18 @@ def _spawn(directory: Path, command: list[str], *, stdin: int) -> subprocess.Pop
 
 
 def _await_ready(directory: Path, process: subprocess.Popen[bytes]) -> state.State:
+    """Return the sandbox that the process is, or that it left running.
+
+    Raises:
+        FleetError: It did not start; says what it printed.
+    """
     deadline = time.monotonic() + _START_TIMEOUT
     while time.monotonic() < deadline:
+        exit_code = process.poll()
         running = state.load(directory)
-        if running is not None and running.pid == process.pid:
+        if running is not None and (running.pid == process.pid or exit_code == 0):
             return running
-        if process.poll() is not None:
+        if exit_code is not None:
             break
         time.sleep(0.01)
     process.kill()
@@ -281,14 +286,6 @@ def _clear(directory: Path) -> None:
     left = processes.end_marked(f"WREN_SANDBOX={directory}")
     if left:
         raise FleetError(f"Processes {left} of the sandbox in {directory} would not end.", pids=left)
-
-
-def _reap(pid: int) -> None:
-    """Wait for the sandbox in case that it is our own child: a zombie would keep its pid."""
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
 
 
 @contextmanager
