@@ -1,0 +1,249 @@
+"""Makes and removes a fleet's resources: fills ``provision.Provisioner``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from wren_worker.aws.errors import error_code, explain, is_aws_error
+from wren_worker.aws.session import Aws
+from wren_worker.errors import FleetError
+from wren_worker.protocol.provision import Kind, Resource
+
+__all__ = ["AwsProvisioner"]
+
+_MISSING = {
+    "404",
+    "NoSuchBucket",
+    "NoSuchEntity",
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "QueueDoesNotExist",
+    "ResourceNotFoundException",
+    "InvalidLaunchTemplateName.NotFoundException",
+    "InvalidLaunchTemplateId.NotFound",
+}
+_THERE = {
+    "BucketAlreadyOwnedByYou",
+    "EntityAlreadyExists",
+    "ResourceAlreadyExistsException",
+    "InvalidLaunchTemplateName.AlreadyExistsException",
+    "LimitExceeded",  # a second role for a profile that has its one
+}
+
+
+class AwsProvisioner:
+    """One method per kind and verb; every AWS error becomes a FleetError that names the resource."""
+
+    def __init__(self, aws: Aws) -> None:
+        self._aws = aws
+
+    def exists(self, resource: Resource) -> bool:
+        """Return whether it is there."""
+        try:
+            return self._find(resource)
+        except Exception as error:
+            if is_aws_error(error) and error_code(error) in _MISSING:
+                return False
+            raise _told(resource, "look for", error) from error
+
+    def ensure(self, resource: Resource) -> None:
+        """Make it, or bring what is there up to date.
+
+        Raises:
+            FleetError: AWS refused; says why.
+        """
+        makers: dict[Kind, Callable[[Resource], None]] = {
+            Kind.BUCKET: self._make_bucket,
+            Kind.QUEUE: self._make_queue,
+            Kind.LOG_GROUP: self._make_log_group,
+            Kind.ROLE: self._make_role,
+            Kind.PROFILE: self._make_profile,
+            Kind.TEMPLATE: self._make_template,
+        }
+        try:
+            makers[resource.kind](resource)
+        except Exception as error:
+            raise _told(resource, "make", error) from error
+
+    def remove(self, resource: Resource) -> None:
+        """Remove it; what is not there is no error.
+
+        Raises:
+            FleetError: AWS refused; says why.
+        """
+        removers: dict[Kind, Callable[[str], None]] = {
+            Kind.BUCKET: self._remove_bucket,
+            Kind.QUEUE: self._remove_queue,
+            Kind.LOG_GROUP: lambda name: _drop(self._aws.logs().delete_log_group(logGroupName=name)),
+            Kind.ROLE: self._remove_role,
+            Kind.PROFILE: self._remove_profile,
+            Kind.TEMPLATE: lambda name: _drop(self._aws.ec2().delete_launch_template(LaunchTemplateName=name)),
+        }
+        try:
+            removers[resource.kind](resource.name)
+        except Exception as error:
+            if is_aws_error(error) and error_code(error) in _MISSING:
+                return
+            raise _told(resource, "remove", error) from error
+
+    def reply_queues(self, prefix: str) -> list[str]:
+        """Return the names of queues that start with ``prefix``."""
+        pages = self._aws.sqs().get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
+        return [url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls", [])]
+
+    def _find(self, resource: Resource) -> bool:
+        aws, name = self._aws, resource.name
+        match resource.kind:
+            case Kind.BUCKET:
+                aws.s3().head_bucket(Bucket=name)
+            case Kind.QUEUE:
+                aws.sqs().get_queue_url(QueueName=name)
+            case Kind.LOG_GROUP:
+                groups = aws.logs().describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+                return any(group.get("logGroupName") == name for group in groups)
+            case Kind.ROLE:
+                aws.iam().get_role(RoleName=name)
+            case Kind.PROFILE:
+                aws.iam().get_instance_profile(InstanceProfileName=name)
+            case Kind.TEMPLATE:
+                aws.ec2().describe_launch_templates(LaunchTemplateNames=[name])
+        return True
+
+    # --- making -------------------------------------------------------------------------------------------------------
+
+    def _make_bucket(self, resource: Resource) -> None:
+        s3, name = self._aws.s3(), resource.name
+        request: dict[str, Any] = {"Bucket": name, "ObjectOwnership": "BucketOwnerEnforced"}
+        if self._aws.region != "us-east-1":  # the one region that must not be named
+            request["CreateBucketConfiguration"] = {"LocationConstraint": self._aws.region}
+        if not self.exists(resource):
+            _unless_there(lambda: s3.create_bucket(**request))
+        s3.put_public_access_block(
+            Bucket=name,
+            PublicAccessBlockConfiguration={
+                "BlockPublicAcls": True,
+                "IgnorePublicAcls": True,
+                "BlockPublicPolicy": True,
+                "RestrictPublicBuckets": True,
+            },
+        )
+        s3.put_bucket_lifecycle_configuration(
+            Bucket=name, LifecycleConfiguration=_as_any(resource.settings["lifecycle"])
+        )
+
+    def _make_queue(self, resource: Resource) -> None:
+        sqs = self._aws.sqs()
+        attributes = {str(k): str(v) for k, v in _as_any(resource.settings["attributes"]).items()}
+        dead = resource.settings.get("dead_letter_queue")
+        if dead:
+            url = sqs.get_queue_url(QueueName=str(dead))["QueueUrl"]
+            arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+            most = resource.settings["max_receive_count"]
+            attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": most})
+        if self.exists(resource):
+            url = sqs.get_queue_url(QueueName=resource.name)["QueueUrl"]
+            sqs.set_queue_attributes(QueueUrl=url, Attributes=_as_any(attributes))
+        else:
+            sqs.create_queue(QueueName=resource.name, Attributes=_as_any(attributes))
+
+    def _make_log_group(self, resource: Resource) -> None:
+        logs = self._aws.logs()
+        _unless_there(lambda: logs.create_log_group(logGroupName=resource.name))
+        logs.put_retention_policy(
+            logGroupName=resource.name, retentionInDays=_as_any(resource.settings["retention_days"])
+        )
+
+    def _make_role(self, resource: Resource) -> None:
+        iam = self._aws.iam()
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+            ],
+        }
+        _unless_there(
+            lambda: iam.create_role(
+                RoleName=resource.name,
+                AssumeRolePolicyDocument=json.dumps(trust),
+                Description="What an instance of a wren fleet may do",
+            )
+        )
+        iam.put_role_policy(
+            RoleName=resource.name, PolicyName="wren", PolicyDocument=json.dumps(resource.settings["policy"])
+        )
+
+    def _make_profile(self, resource: Resource) -> None:
+        iam, name = self._aws.iam(), resource.name
+        _unless_there(lambda: iam.create_instance_profile(InstanceProfileName=name))
+        if not iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
+            _unless_there(
+                lambda: iam.add_role_to_instance_profile(
+                    InstanceProfileName=name, RoleName=str(resource.settings["role"])
+                )
+            )
+
+    def _make_template(self, resource: Resource) -> None:
+        ec2 = self._aws.ec2()
+        data = _as_any(resource.settings["data"])
+        if not self.exists(resource):
+            _unless_there(lambda: ec2.create_launch_template(LaunchTemplateName=resource.name, LaunchTemplateData=data))
+
+    # --- removing -----------------------------------------------------------------------------------------------------
+
+    def _remove_bucket(self, name: str) -> None:
+        s3 = self._aws.s3()
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
+            if keys:
+                s3.delete_objects(Bucket=name, Delete=_as_any({"Objects": keys, "Quiet": True}))
+        for upload in s3.list_multipart_uploads(Bucket=name).get("Uploads", []):
+            s3.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
+        s3.delete_bucket(Bucket=name)
+
+    def _remove_queue(self, name: str) -> None:
+        sqs = self._aws.sqs()
+        sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=name)["QueueUrl"])
+
+    def _remove_role(self, name: str) -> None:
+        iam = self._aws.iam()
+        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+            iam.delete_role_policy(RoleName=name, PolicyName=policy)
+        iam.delete_role(RoleName=name)
+
+    def _remove_profile(self, name: str) -> None:
+        iam = self._aws.iam()
+        for role in iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
+            iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role["RoleName"])
+        iam.delete_instance_profile(InstanceProfileName=name)
+
+
+def _as_any(value: Any) -> Any:
+    """Pass plain data to a boto3 request whose types are narrower than ours."""
+    return value
+
+
+def _drop(_: object) -> None:
+    return None
+
+
+def _unless_there(make: Callable[[], object]) -> None:
+    try:
+        make()
+    except Exception as error:
+        if not (is_aws_error(error) and error_code(error) in _THERE):
+            raise
+
+
+def _told(resource: Resource, verb: str, error: BaseException) -> BaseException:
+    if not is_aws_error(error):
+        return error
+    text = f"AWS did not let us {verb} the {resource.kind.value} {resource.name}: {explain(error)}"
+    if error_code(error) == "AWS.SimpleQueueService.QueueDeletedRecently":
+        text = (
+            f"The {resource.kind.value} {resource.name} was deleted less than 60 s ago, and SQS keeps its name "
+            "for so long. Wait a minute and run setup again."
+        )
+    if resource.kind in (Kind.ROLE, Kind.PROFILE) and error_code(error) in ("AccessDenied", "AccessDeniedException"):
+        text += " `wren-standalone setup --print-policies` prints what somebody who may create roles has to create."
+    return FleetError(text, kind=resource.kind.value, name=resource.name)

@@ -1,0 +1,150 @@
+"""A fleet's resources: what there must be, made when missing, removed when told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from wren_worker.config import Names
+from wren_worker.fleet.policies import instance_policy
+from wren_worker.protocol.provision import Kind, Provisioner, Resource
+
+__all__ = ["PYTHONS", "Step", "plan", "setup", "teardown"]
+
+#: The Python minors that a fleet has a task queue for.
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+#: Source: SQS CreateQueue, read 2026-11: 14 days is the longest retention.
+_LONGEST_RETENTION = 14 * 86400
+#: Deliveries of bytes for which no result may be written; everything else ends at ``max_deliveries`` before.
+_MAX_RECEIVE_COUNT = 30
+_KEPT_DAYS = 15
+_LOG_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What became of one resource: "made", "there" (and brought up to date), "missing", "removed", "kept"."""
+
+    resource: Resource
+    what: str
+
+
+def plan(names: Names, pythons: Sequence[str] = PYTHONS) -> list[Resource]:
+    """Return the fleet's resources, in the order in which they can be made."""
+    attributes = {
+        "MessageRetentionPeriod": _LONGEST_RETENTION,
+        "VisibilityTimeout": 90,
+        "MaximumMessageSize": 1_048_576,
+        "SqsManagedSseEnabled": "true",
+    }
+    queues: list[Resource] = []
+    for python in pythons:
+        dead, tasks = names.dead_letter_queue(python), names.task_queue(python)
+        queues.append(Resource(kind=Kind.QUEUE, name=dead, settings={"attributes": attributes}))
+        settings = {"attributes": attributes, "dead_letter_queue": dead, "max_receive_count": _MAX_RECEIVE_COUNT}
+        queues.append(Resource(kind=Kind.QUEUE, name=tasks, settings=settings))
+    role = names.instance_role
+    return [
+        Resource(kind=Kind.BUCKET, name=names.bucket, settings={"lifecycle": _lifecycle()}),
+        *queues,
+        Resource(kind=Kind.LOG_GROUP, name=names.log_group, settings={"retention_days": _LOG_DAYS}),
+        Resource(kind=Kind.ROLE, name=role, settings={"policy": instance_policy(names)}),
+        Resource(kind=Kind.PROFILE, name=role, settings={"role": role}),
+        Resource(kind=Kind.TEMPLATE, name=names.launch_template, settings={"data": _template(names)}),
+    ]
+
+
+def _lifecycle() -> dict[str, object]:
+    """Return how long the bucket keeps things: a day longer than a message can wait in its queue."""
+    rules: list[dict[str, object]] = [
+        {
+            "ID": f"wren-{prefix}",
+            "Status": "Enabled",
+            "Filter": {"Prefix": f"{prefix}/"},
+            "Expiration": {"Days": _KEPT_DAYS},
+        }
+        for prefix in ("jobs", "results", "state", "refs")
+    ]
+    abort = {"DaysAfterInitiation": 1}
+    rules.append(
+        {
+            "ID": "wren-unfinished-uploads",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": abort,
+        }
+    )
+    return {"Rules": rules}
+
+
+def _template(names: Names) -> dict[str, object]:
+    """Return what every launch of the fleet shares.
+
+    Source: EC2 RequestLaunchTemplateData, read 2026-11: ``InstanceInitiatedShutdownBehavior`` defaults to stop, which
+    would leave every instance that powers itself off behind, stopped and its disk billed.
+    """
+    return {
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "IamInstanceProfile": {"Name": names.instance_role},
+        "MetadataOptions": {
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,
+            "HttpEndpoint": "enabled",
+            "InstanceMetadataTags": "enabled",
+        },
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": "/dev/xvda",
+                "Ebs": {"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True, "VolumeSize": 30},
+            }
+        ],
+        "TagSpecifications": [
+            {"ResourceType": "instance", "Tags": [{"Key": "wren:fleet", "Value": names.fleet}]},
+        ],
+    }
+
+
+def setup(
+    provisioner: Provisioner, names: Names, *, pythons: Sequence[str] = PYTHONS, dry_run: bool = False
+) -> Iterator[Step]:
+    """Make what is missing and bring the rest up to date; yield a step per resource. Safe to repeat.
+
+    Args:
+        provisioner: Does it.
+        names: The fleet.
+        pythons: Python minors to have task queues for.
+        dry_run: Only look.
+
+    Raises:
+        FleetError: AWS refused one; those before it are made.
+    """
+    for resource in plan(names, pythons):
+        there = provisioner.exists(resource)
+        if not dry_run:
+            provisioner.ensure(resource)
+        yield Step(resource=resource, what="there" if there else "missing" if dry_run else "made")
+
+
+def teardown(provisioner: Provisioner, names: Names, *, last_fleet: bool, dry_run: bool = False) -> Iterator[Step]:
+    """Remove everything of the fleet; yield a step per resource that was there.
+
+    Args:
+        provisioner: Does it.
+        names: The fleet.
+        last_fleet: Whether the log group, which all fleets share, may go too.
+        dry_run: Only look.
+
+    Raises:
+        FleetError: AWS refused one; those before it are gone.
+    """
+    replies = [Resource(kind=Kind.QUEUE, name=name) for name in provisioner.reply_queues(names.reply_queue(""))]
+    for resource in [*replies, *reversed(plan(names))]:
+        if not provisioner.exists(resource):
+            continue
+        if resource.kind is Kind.LOG_GROUP and not last_fleet:
+            yield Step(resource=resource, what="kept")
+            continue
+        if not dry_run:
+            provisioner.remove(resource)
+        yield Step(resource=resource, what="there" if dry_run else "removed")
