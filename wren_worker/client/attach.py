@@ -71,20 +71,17 @@ def attach(
     job.mark_sent([int(cut.chunk_id) for cut in cuts], manifest.host_submit_timestamp)
     futures = [job.new_future(index) for cut in cuts for index in range(cut.first_call, cut.first_call + cut.n_calls)]
     job.close()
-    session.track(job)
+    session.share(job)
     return futures
 
 
 def reattach(session: Session, ticket: Ticket) -> Future[object]:
     """Return the future of a ticket: what an unpickled future becomes. Asks S3 for nothing but the outcome."""
-    job = session.job(ticket.job_id) if ticket.record is None else None
-    if job is None:
-        job = _job(session, ticket.job_id, None)
-    future = job.want(ticket)
+    job = _job(session, ticket.job_id, None)
     if ticket.record is None:
-        session.track(job)
-    else:
-        job.deliver([(ticket.call_index, ticket.record)])
+        return session.share(job).want(ticket)
+    future = job.want(ticket)
+    job.deliver([(ticket.call_index, ticket.record)])
     return future
 
 

@@ -125,7 +125,8 @@ class Remote:
         now = self._transport.clock.timestamp()
         job = Job(new_job_id(now, self._entropy(12)), name=spec.name, source=self._session, host_submit_timestamp=now)
         # makes the reply queue while arguments are pickled
-        self._session.track(job)
+        self._session.share(job)
+        self._session.listen()
         needed = self._modules.mentioned(function.data) | function.imports
         writer = JobWriter(
             job,

@@ -122,11 +122,10 @@ class Session:
                 "along. Make a new executor here, or wren.attach(job_id) to read the job's results."
             )
 
-    def track(self, job: Job) -> None:
-        """Collect a job's outcomes from now on."""
+    def share(self, job: Job) -> Job:
+        """Take a job on, for when somebody listens; return the one that is known by its id, if there is one."""
         with self._condition:
-            self._jobs[job.job_id] = job
-        self.listen()
+            return self._jobs.setdefault(job.job_id, job)
 
     def reply_url(self) -> str:
         """Return the reply queue's address, waiting until it is made; "" when there is none."""
