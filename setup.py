@@ -1,4 +1,4 @@
-"""Copies what lies beside the package in a checkout into the wheel: supervisord.conf, cloud-init/ and packer/."""
+"""Copies what lies beside the package in a checkout into the wheel: supervisord.conf, cloud-init/, packer/, examples/."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHARED = ("supervisord.conf", "cloud-init", "packer")
+SHARED = ("supervisord.conf", "cloud-init", "packer", "examples")
 
 
 class BuildWithSharedFiles(build_py):

@@ -113,7 +113,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a client may set. Times in seconds; ``lease_time`` goes to the instances it launches."""
+    """What a client may set. Times in seconds."""
 
     backend: str = ""
     fleet: str = ""
@@ -122,7 +122,6 @@ class Settings:
     job_max_runtime: float = 3600.0
     map_item_limit: int = 0
     progress: bool | None = None
-    runtime: str = ""
     sandbox_dir: str = ""
 
     @property

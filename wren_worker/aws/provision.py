@@ -87,7 +87,7 @@ class AwsProvisioner:
                 return
             raise _told(resource, "remove", error) from error
 
-    def reply_queues(self, prefix: str) -> list[str]:
+    def queues(self, prefix: str) -> list[str]:
         """Return the names of queues that start with ``prefix``."""
         pages = self._aws.sqs().get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
         return [url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls", [])]

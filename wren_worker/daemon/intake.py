@@ -110,6 +110,8 @@ class Intake:
             raise _Refusal(f"the message is meant for {chunk.audience}, this is {self._audience}")
         if chunk.python != self._config.python:
             raise _Refusal(f"python version {chunk.python} cannot run here, this is {self._config.python}")
+        if chunk.runtime:
+            raise _Refusal(f"runtime {chunk.runtime} is not here")
         if chunk.expiry_timestamp < self._clock.timestamp():
             raise _Refusal("the message has expired")
 

@@ -25,8 +25,8 @@ class LogFilter:
     def pattern(self) -> str:
         """Return a CloudWatch filter pattern: a quoted term, which finds text in lines of any form.
 
-        Source: CloudWatch Logs "Filter and pattern syntax", read 2026-11. The term only thins out what travels; ``keeps``
-        decides.
+        It only thins out what travels; ``keeps`` decides.
+        Source: CloudWatch Logs "Filter and pattern syntax", read 2026-11.
         """
         return f'"{self.job_id}"' if self.job_id else ""
 
@@ -73,8 +73,8 @@ def format_line(event: LogEvent) -> str:
         again = f" attempt {attempt}" if attempt not in (None, 1) else ""
         mark = "!" if fields.get("stream") == "stderr" else "|"
         return f"{when} {instance_id} {place}{again} {mark} {fields.get('message', '')}"
-    for name in ("timestamp", "level", "instance_id"):
-        fields.pop(name, None)
+    for known in ("timestamp", "level", "instance_id"):
+        fields.pop(known, None)
     name = fields.pop("event", None) or fields.pop("message", "")
     rest = " ".join(f"{key}={value}" for key, value in fields.items())
     return f"{when} {instance_id} {name} {rest}".rstrip()

@@ -138,7 +138,7 @@ def teardown(provisioner: Provisioner, names: Names, *, last_fleet: bool, dry_ru
     Raises:
         FleetError: AWS refused one; those before it are gone.
     """
-    replies = [Resource(kind=Kind.QUEUE, name=name) for name in provisioner.reply_queues(names.reply_queue(""))]
+    replies = [Resource(kind=Kind.QUEUE, name=name) for name in provisioner.queues(names.reply_queue(""))]
     for resource in [*replies, *reversed(plan(names))]:
         if not provisioner.exists(resource):
             continue

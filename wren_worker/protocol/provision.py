@@ -56,6 +56,6 @@ class Provisioner(Protocol):
         """
         ...
 
-    def reply_queues(self, prefix: str) -> list[str]:
+    def queues(self, prefix: str) -> list[str]:
         """Return the names of queues that start with ``prefix``."""
         ...

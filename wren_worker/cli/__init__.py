@@ -1,0 +1,1 @@
+"""``wren-standalone``: a command parses, calls one function, prints."""
