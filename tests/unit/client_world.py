@@ -134,9 +134,7 @@ class Replies:
             if self.gone:
                 raise QueueError("no such queue", gone=True)
             taken, self.bodies = self.bodies[:10], self.bodies[10:]
-        return [
-            ReceivedMessage(body=body, receipt_handle="h", receive_count=1, sent_timestamp=0.0) for body in taken
-        ]
+        return [ReceivedMessage(body=body, receipt_handle="h", receive_count=1, sent_timestamp=0.0) for body in taken]
 
     def delete(self, receipt_handles: Sequence[str]) -> None:
         self.deleted += len(receipt_handles)

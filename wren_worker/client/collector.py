@@ -143,7 +143,8 @@ class Collector:
         notices: dict[str, bytes] = {}
         for message in messages:
             try:
-                notices |= decode_notices(message.body)
+                for key, data in decode_notices(message.body):
+                    notices[key] = notices.get(key) or data
             except WireError:
                 continue  # anybody's message; it is deleted below and changes nothing
         n_news = self._take(notices)

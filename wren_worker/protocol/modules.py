@@ -142,18 +142,27 @@ def _find(name: str, search: list[str] | None) -> tuple[str | None, list[str] | 
     if isinstance(module, ModuleType):
         file = getattr(module, "__file__", None)
         return (file, None) if isinstance(file, str) else (None, _search_path(module) or None)
+    if search is not None:
+        return _find_below(name, search)
     try:
-        # a submodule is looked up on its parent's path: find_spec would import the parent
-        spec = (
-            importlib.util.find_spec(name) if search is None else importlib.machinery.PathFinder.find_spec(name, search)
-        )
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.has_location and spec.origin:
+            return spec.origin, None
+        return None, list(spec.submodule_search_locations or ()) or None if spec else None
     except Exception:  # noqa: BLE001 - finders of other people's packages raise what they like
         return None, None
-    if spec is None:
-        return None, None
-    if spec.has_location and spec.origin:
-        return spec.origin, None
-    return None, list(spec.submodule_search_locations or ()) or None
+
+
+def _find_below(name: str, search: list[str]) -> tuple[str | None, list[str] | None]:
+    """As ``_find``, in the folders of a namespace package; ``find_spec`` would import that package."""
+    try:
+        spec = importlib.machinery.PathFinder.find_spec(name, search)
+        if spec is not None and spec.has_location and spec.origin:
+            return spec.origin, None
+    except KeyError:
+        pass  # a namespace package inside one that is not imported
+    folders = [os.path.join(entry, name.rpartition(".")[2]) for entry in search]
+    return None, [folder for folder in folders if os.path.isdir(folder)] or None
 
 
 def _read(root: str, path: Path) -> Iterator[tuple[str, bytes]]:
@@ -176,10 +185,11 @@ def _read(root: str, path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _walk(top: Path) -> Iterator[tuple[Path, str]]:
     visited: set[str] = set()
+    real_top = os.path.realpath(top)
     for folder, folders, names in os.walk(top, followlinks=True):
-        # a link to a folder above it would make the walk endless
+        # a link to a folder above would make the walk endless, or take along what is beside the package
         real = os.path.realpath(folder)
-        if real in visited:
+        if real in visited or real_top.startswith(real + os.sep):
             folders.clear()
             continue
         visited.add(real)
