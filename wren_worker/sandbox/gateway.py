@@ -190,12 +190,15 @@ def _s3_operation(environ: Environ) -> str:  # noqa: PLR0911 - one line per kind
             return "ListObjectsV2"
         if method == "POST" and "delete" in query:
             return "DeleteObjects"
-        name = {"PUT": "CreateBucket", "HEAD": "HeadBucket", "DELETE": "DeleteBucket", "GET": "ListObjects"}
-        return f"{method.title()}Bucket:{query.split('=')[0]}" if query else name.get(method, method)
+        if query:
+            return f"{method.title()}Bucket:{query.partition('=')[0]}"
+        names = {"PUT": "CreateBucket", "HEAD": "HeadBucket", "DELETE": "DeleteBucket", "GET": "ListObjects"}
+        return names.get(method, str(method))
     if method == "POST":
         return "CreateMultipartUpload" if query.startswith("uploads") else "CompleteMultipartUpload"
     if "uploadId=" in query:
-        return {"PUT": "UploadPart", "DELETE": "AbortMultipartUpload"}.get(method, "ListParts")
+        names = {"PUT": "UploadPart", "DELETE": "AbortMultipartUpload"}
+        return names.get(method, "ListParts")
     if method == "PUT" and "HTTP_X_AMZ_COPY_SOURCE" in environ:
         return "CopyObject"
     return f"{method.title()}Object"

@@ -269,7 +269,8 @@ class Hypervisor:
             account=ACCOUNT,
             private_ip=str(instance.private_ip),
             launch_timestamp=time.time(),
-            role=self._cloud.role(instance),
+            # asked at each request: EC2 associates the profile a moment after the instance has started
+            role=lambda: self._cloud.role(instance),
             access_key="ASIA" + instance.id.removeprefix("i-").upper()[:16].ljust(16, "0"),
             user_data=self._cloud.user_data(instance),
             spot=getattr(instance, "lifecycle", None) == "spot",

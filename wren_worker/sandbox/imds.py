@@ -35,7 +35,7 @@ class Identity:
     account: str
     private_ip: str
     launch_timestamp: float
-    role: str
+    role: Callable[[], str]
     access_key: str
     user_data: bytes | None
     spot: bool
@@ -120,7 +120,7 @@ class MetadataServer:
         return facts
 
     def _iam(self, path: str) -> str | None:
-        role = self.identity.role
+        role = self.identity.role()
         if not role:
             return None
         if path.rstrip("/") == "iam/security-credentials":

@@ -1,8 +1,7 @@
 """Mends moto's EC2 where it is laxer or poorer than AWS, as far as a fleet of ours can tell.
 
-- RunInstances and CreateFleet take everything from the launch template, and are idempotent by ClientToken.
+- RunInstances takes everything from the launch template, and is idempotent by ClientToken.
 - MaxCount is honoured, capacity can run out, instance types and images must exist, user-data has its limit.
-- CreateFleet (instant) chooses among its overrides and reports what it could not start.
 - A template version made with SourceVersion has what the source had.
 """
 
@@ -11,7 +10,7 @@ from __future__ import annotations
 import base64
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from moto.core.responses import ActionResult
@@ -19,12 +18,11 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance
 from moto.ec2.models.spot_requests import SpotInstanceRequest
-from moto.ec2.responses.fleets import Fleets
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.launch_templates import LaunchTemplates
-from moto.ec2.utils import random_fleet_id, random_spot_request_id
+from moto.ec2.utils import random_spot_request_id
 
-__all__ = ["Capacity", "mend_launches"]
+__all__ = ["Capacity", "Tokens", "mend_launches"]
 
 _USER_DATA_BYTES = 16384
 Params = dict[str, Any]
@@ -60,7 +58,7 @@ class Capacity:
             return dict(self._left)
 
 
-class _Tokens:
+class Tokens:
     """What each ClientToken started; the same token with other parameters is refused."""
 
     def __init__(self) -> None:
@@ -82,7 +80,7 @@ class _Tokens:
         self._known[operation, token] = (repr(parameters), result)
 
 
-def _template(response: Any, spec: Mapping[str, str]) -> tuple[Any, Params]:
+def template_of(response: Any, spec: Mapping[str, str]) -> tuple[Any, Params]:
     """Return the template version that a specification names, and its data."""
     backend = response.ec2_backend
     if spec.get("LaunchTemplateId"):
@@ -94,7 +92,7 @@ def _template(response: Any, spec: Mapping[str, str]) -> tuple[Any, Params]:
     return found, copy.deepcopy(dict(found.data))
 
 
-def _merge(base: Params, over: Mapping[str, Any]) -> Params:
+def merge(base: Params, over: Mapping[str, Any]) -> Params:
     """Return the template's data with a request's parameters over it; tags add up."""
     merged = base | {key: value for key, value in over.items() if value is not None}
     if base.get("TagSpecifications") and over.get("TagSpecifications"):
@@ -109,7 +107,7 @@ def _merge(base: Params, over: Mapping[str, Any]) -> Params:
     return merged
 
 
-def _check(response: Any, params: Params) -> None:
+def check(response: Any, params: Params) -> None:
     """Refuse what EC2 refuses.
 
     Raises:
@@ -126,7 +124,7 @@ def _check(response: Any, params: Params) -> None:
         raise EC2ClientError("InvalidParameterValue", "User data is limited to 16384 bytes")
 
 
-def _start(run: Any, response: Any, params: Params, *, spot: bool) -> Any:
+def start(run: Any, response: Any, params: Params, *, spot: bool) -> Any:
     """Start instances by moto's own RunInstances and give them what it drops; return the reservation."""
     before = response.params
     profile = params.pop("IamInstanceProfile", None)
@@ -162,10 +160,14 @@ def _add_spot_request(response: Any, instance: Instance, params: Params) -> None
     request = Request(
         backend,
         random_spot_request_id(),
-        options.get("MaxPrice") or "",
-        instance.image_id,
-        "one-time",
-        *(None,) * 5,
+        price=options.get("MaxPrice") or "",
+        image_id=instance.image_id,
+        spot_instance_type="one-time",
+        valid_from=None,
+        valid_until=None,
+        launch_group=None,
+        availability_zone_group=None,
+        key_name="",
         security_groups=[],
         user_data=None,
         instance_type=instance.instance_type,
@@ -184,7 +186,7 @@ def _add_spot_request(response: Any, instance: Instance, params: Params) -> None
     instance.spot_instance_request_id = request.id  # type: ignore[attr-defined]
 
 
-def _mend_run_instances(capacity: Capacity, tokens: _Tokens) -> Any:
+def _mend_run_instances(capacity: Capacity, tokens: Tokens) -> Any:
     original = InstanceResponse.run_instances
 
     def run_instances(self: Any) -> ActionResult:
@@ -197,18 +199,18 @@ def _mend_run_instances(capacity: Capacity, tokens: _Tokens) -> Any:
             params = copy.deepcopy(asked)
             spec, tags = params.pop("LaunchTemplate", None), {}
             if spec:
-                found, data = _template(self, spec)
-                params = _merge(data, params)
-                tags = _template_tags(found)
-            _check(self, params)
+                found, data = template_of(self, spec)
+                params = merge(data, params)
+                tags = template_tags(found)
+            check(self, params)
             instance_type = params.get("InstanceType") or "m1.small"
             least, most = int(params["MinCount"]), int(params["MaxCount"])
             granted = capacity.take(instance_type, most)
             if granted < least:
-                raise EC2ClientError("InsufficientInstanceCapacity", _no_capacity(instance_type))
+                raise EC2ClientError("InsufficientInstanceCapacity", no_capacity(instance_type))
             params["MinCount"] = params["MaxCount"] = granted
             spot = (params.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
-            reservation = _start(original, self, params, spot=spot)
+            reservation = start(original, self, params, spot=spot)
             for instance in reservation.instances:
                 instance.add_tags(tags)
             if token:
@@ -219,132 +221,18 @@ def _mend_run_instances(capacity: Capacity, tokens: _Tokens) -> Any:
     return original
 
 
-def _template_tags(found: Any) -> dict[str, str]:
+def template_tags(found: Any) -> dict[str, str]:
     return {
         "aws:ec2launchtemplate:id": str(found.template.id),
         "aws:ec2launchtemplate:version": str(found.number),
     }
 
 
-def _no_capacity(instance_type: str) -> str:
+def no_capacity(instance_type: str) -> str:
     return (
         f"We currently do not have sufficient {instance_type} capacity in the Availability Zone you requested. "
         "Our system will be working on provisioning additional capacity."
     )
-
-
-def _pools(response: Any, configs: list[Params]) -> Iterator[tuple[Any, Params, Params]]:
-    """Yield each choice that a fleet has: template version, its data with the override, the override itself."""
-    for config in configs:
-        found, data = _template(response, config["LaunchTemplateSpecification"])
-        for override in config.get("Overrides") or [{}]:
-            over = {k: v for k, v in override.items() if k in ("InstanceType", "SubnetId", "ImageId", "MaxPrice")}
-            zone = override.get("AvailabilityZone")
-            placement = {"Placement": {"AvailabilityZone": zone}} if zone else {}
-            yield found, _merge(data, over | placement), override
-
-
-def _mend_create_fleet(capacity: Capacity, tokens: _Tokens, run: Any) -> None:
-    original = Fleets.create_fleet
-
-    def create_fleet(self: Any) -> ActionResult:
-        asked = copy.deepcopy(dict(self.params))
-        if asked.get("Type") != "instant":
-            return original(self)
-        token = asked.get("ClientToken") or ""
-        with tokens.lock:
-            known = tokens.recall("CreateFleet", token, asked) if token else None
-            if known is None:
-                known = _Allotment(self, asked, capacity, run).fill()
-                if token:
-                    tokens.keep("CreateFleet", token, asked, known)
-            return ActionResult(known)
-
-    Fleets.create_fleet = create_fleet  # type: ignore[method-assign]
-
-
-class _Allotment:
-    """One instant fleet: spreads the target over its pools and notes why some gave nothing."""
-
-    def __init__(self, response: Any, asked: Params, capacity: Capacity, run: Any) -> None:
-        self._response = response
-        self._capacity = capacity
-        self._run = run
-        target = asked["TargetCapacitySpecification"]
-        self._target = int(target["TotalTargetCapacity"])
-        self._spot = target.get("DefaultTargetCapacityType") == "spot" or int(target.get("SpotTargetCapacity") or 0) > 0
-        self._instance_tags = [
-            spec for spec in asked.get("TagSpecifications", []) if spec["ResourceType"] in ("instance", "volume")
-        ]
-        self._pools = list(_pools(response, asked["LaunchTemplateConfigs"]))
-        self._fleet_id = random_fleet_id()
-        self._errors: list[Params] = []
-        options = asked.get("SpotOptions" if self._spot else "OnDemandOptions") or {}
-        self._minimum = int(options.get("MinTargetCapacity") or 0)
-
-    def fill(self) -> Params:
-        """Start what can be started, one of each pool in turn: what a fleet that is spread over pools looks like."""
-        pools = [pool for pool in self._pools if self._is_possible(pool)]
-        shares, live, missing = [0] * len(pools), list(range(len(pools))), self._target
-        while missing and live:
-            for index in list(live)[:missing]:
-                if self._capacity.take(self._type(pools[index]), 1):
-                    shares[index] += 1
-                    missing -= 1
-                else:
-                    live.remove(index)
-                    message = _no_capacity(self._type(pools[index]))
-                    self._errors.append(self._error(pools[index], "InsufficientInstanceCapacity", message))
-        if self._target - missing < self._minimum:
-            shares = [0] * len(pools)
-        started = [self._begin(pool, share) for pool, share in zip(pools, shares, strict=True) if share]
-        return {"FleetId": self._fleet_id, "Errors": self._errors, "Instances": started}
-
-    @staticmethod
-    def _type(pool: tuple[Any, Params, Params]) -> str:
-        return str(pool[1].get("InstanceType") or "m1.small")
-
-    def _is_possible(self, pool: tuple[Any, Params, Params]) -> bool:
-        try:
-            _check(self._response, pool[1])
-            if pool[1].get("SubnetId"):
-                self._response.ec2_backend.get_subnet(pool[1]["SubnetId"])
-        except EC2ClientError as error:
-            self._errors.append(self._error(pool, error.code, error.message))
-            return False
-        return True
-
-    def _choice(self, pool: tuple[Any, Params, Params]) -> Params:
-        found, _, override = pool
-        spec = {"LaunchTemplateId": found.template.id, "Version": str(found.number)}
-        return {"LaunchTemplateSpecification": spec, "Overrides": override}
-
-    def _error(self, pool: tuple[Any, Params, Params], code: str, message: str) -> Params:
-        return {
-            "LaunchTemplateAndOverrides": self._choice(pool),
-            "Lifecycle": "spot" if self._spot else "on-demand",
-            "ErrorCode": code,
-            "ErrorMessage": message,
-        }
-
-    def _begin(self, pool: tuple[Any, Params, Params], count: int) -> Params:
-        found, data, _ = pool
-        params = _merge(copy.deepcopy(data), {"TagSpecifications": self._instance_tags})
-        params |= {"MinCount": count, "MaxCount": count}
-        if self._spot:
-            params["InstanceMarketOptions"] = {
-                "MarketType": "spot",
-                "SpotOptions": {"MaxPrice": params.get("MaxPrice")},
-            }
-        reservation = _start(self._run, self._response, params, spot=self._spot)
-        for instance in reservation.instances:
-            instance.add_tags(_template_tags(found) | {"aws:ec2:fleet-id": self._fleet_id})
-        return {
-            "LaunchTemplateAndOverrides": self._choice(pool),
-            "Lifecycle": "spot" if self._spot else "on-demand",
-            "InstanceIds": [instance.id for instance in reservation.instances],
-            "InstanceType": self._type(pool),
-        }
 
 
 def _mend_template_versions() -> None:
@@ -354,16 +242,14 @@ def _mend_template_versions() -> None:
         source = self.params.get("SourceVersion")
         if source:
             spec = {key: self.params.get(key) for key in ("LaunchTemplateId", "LaunchTemplateName")}
-            _, data = _template(self, {**spec, "Version": str(source)})
+            _, data = template_of(self, {**spec, "Version": str(source)})
             self.params["LaunchTemplateData"] = data | dict(self.params.get("LaunchTemplateData") or {})
         return original(self)
 
     LaunchTemplates.create_launch_template_version = create_launch_template_version  # type: ignore[method-assign]
 
 
-def mend_launches(capacity: Capacity) -> None:
-    """Put everything above in place, once per process."""
-    tokens = _Tokens()
-    run = _mend_run_instances(capacity, tokens)
-    _mend_create_fleet(capacity, tokens, run)
+def mend_launches(capacity: Capacity, tokens: Tokens) -> Any:
+    """Put RunInstances and template versions in place, once per process; return moto's own RunInstances."""
     _mend_template_versions()
+    return _mend_run_instances(capacity, tokens)

@@ -26,10 +26,10 @@ def prepare(region: str) -> None:
 
     original = utils.load_resource
 
-    def load_resource(filename: str) -> Any:
-        folder, _, name = filename.rpartition("/")
+    def load_resource(resource: str) -> Any:
+        folder, _, name = resource.rpartition("/")
         if "instance_type_offerings" in folder and name.split(".")[0] != region:
             return []
-        return original(filename)
+        return original(resource)
 
     utils.load_resource = load_resource

@@ -29,24 +29,24 @@ class Sandbox:
     def __init__(self, folder: Path, *, port: int, supervisord_conf: Path, deadman: Path) -> None:
         lean.prepare(_REGION)
         # moto is imported here and not above: it reads its settings when it is imported, and takes half a second
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415
-
         from wren_worker.sandbox import sqs  # noqa: PLC0415
         from wren_worker.sandbox.cloud import ACCOUNT, Cloud, mend_instances  # noqa: PLC0415
+        from wren_worker.sandbox.fleets import mend_fleets  # noqa: PLC0415
         from wren_worker.sandbox.gateway import Gateway  # noqa: PLC0415
-        from wren_worker.sandbox.http_server import serve  # noqa: PLC0415
+        from wren_worker.sandbox.http_server import moto_application, serve  # noqa: PLC0415
         from wren_worker.sandbox.hypervisor import Hypervisor, Site  # noqa: PLC0415
-        from wren_worker.sandbox.launches import Capacity, mend_launches  # noqa: PLC0415
+        from wren_worker.sandbox.launches import Capacity, Tokens, mend_launches  # noqa: PLC0415
 
         self.folder = folder
         self.capacity = Capacity()
         sqs.mend_queues()
         mend_instances()
-        mend_launches(self.capacity)
+        tokens = Tokens()
+        mend_fleets(self.capacity, tokens, mend_launches(self.capacity, tokens))
         cloud = Cloud()
         self.image_id = cloud.bake_image()
         self.gateway = Gateway(
-            inner=DomainDispatcherApplication(create_backend_app),
+            inner=moto_application(),
             controls=self,
             account=ACCOUNT,
             sqs=sqs.answer,

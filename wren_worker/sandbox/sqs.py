@@ -164,9 +164,10 @@ def _receive_message(queue: Queue, request: Json, listening: Callable[[], bool])
     if not 0 <= wait <= 20:
         raise _invalid(f"Value {wait} for parameter WaitTimeSeconds is invalid. Reason: Must be >= 0 and <= 20.")
     _check_visibility(visibility)
-    dead_letters, limit, retention = queue.dead_letter_queue, 0, int(queue.message_retention_period)  # type: ignore[attr-defined]
-    if dead_letters is not None and queue.redrive_policy:  # type: ignore[attr-defined]
-        limit = int(queue.redrive_policy["maxReceiveCount"])  # type: ignore[attr-defined]
+    retention = int(queue.message_retention_period)  # type: ignore[attr-defined]
+    dead_letters, limit = queue.dead_letter_queue, 0
+    if dead_letters is not None and queue.redrive_policy:
+        limit = int(queue.redrive_policy["maxReceiveCount"])
 
     def give_up(letter: Letter) -> bool:
         return bool(limit and letter.receive_count >= limit) or letter.sent_timestamp + retention < time.time()
@@ -322,8 +323,8 @@ def mend_queues() -> None:
         delete(backend, queue_name)
         mailbox(queue).close()
 
-    SQSBackend.purge_queue = purge_queue  # type: ignore[method-assign]
-    SQSBackend.delete_queue = delete_queue  # type: ignore[method-assign]
+    SQSBackend.purge_queue = purge_queue  # type: ignore[method-assign, assignment]
+    SQSBackend.delete_queue = delete_queue  # type: ignore[method-assign, assignment]
     for name, count in (
         ("approximate_number_of_messages", lambda counts: counts.visible),
         ("approximate_number_of_messages_not_visible", lambda counts: counts.in_flight),
