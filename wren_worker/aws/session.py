@@ -208,6 +208,9 @@ class Aws:
         if self._on_instance:
             core.set_config_variable("metadata_service_num_attempts", 5)
             core.set_config_variable("metadata_service_timeout", 2)
+            if core.get_credentials() is None:
+                # a client made now would stay without for good, and the role may be there in a second
+                raise ConfigError("The instance's metadata service gives no credentials: has it an instance profile?")
         try:
             return boto3.Session(botocore_session=core, region_name=self._region, profile_name=self._profile)
         except Exception as error:

@@ -72,6 +72,8 @@ class Publisher:
         self._orders: queue.SimpleQueue[_Notice | _Deletion | _Release | None] = queue.SimpleQueue()
         self._announcer = threading.Thread(target=self._announce, name="wren-announcer", daemon=True)
         self._gone: set[str] = set()
+        #: Whether the last state object was written, as far as is known.
+        self.state_written = True
 
     def start(self) -> None:
         """Start the announcer."""
@@ -154,7 +156,9 @@ class Publisher:
     def _put_state(self, key: str, data: bytes) -> None:
         try:
             self._store.put(key, data)
+            self.state_written = True
         except WrenError as error:
+            self.state_written = False
             self._log.event("state_not_written", error=str(error))
 
     # --- notify and delete --------------------------------------------------------------------------------------------

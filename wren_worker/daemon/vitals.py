@@ -18,6 +18,7 @@ __all__ = ["Vitals"]
 _BEAT_INTERVAL = 0.5
 _STATE_INTERVAL = 300.0
 _BUSY_STATE_INTERVAL = 60.0
+_AGAIN_INTERVAL = 2.0
 
 
 class Vitals:
@@ -50,6 +51,7 @@ class Vitals:
         self._publisher = publisher
         self._next_beat = 0.0
         self._next_state = 0.0
+        self._last_show = 0.0
         self._last_state: State | None = None
         self._held_long = False
         self.last_error = ""
@@ -60,10 +62,12 @@ class Vitals:
         if now >= self._next_beat and state is not State.OFF:
             self._heartbeat.write_text(f"{now:.3f}\n")
             self._next_beat = now + _BEAT_INTERVAL
+        if not self._publisher.state_written:
+            self._next_state = min(self._next_state, self._last_show + _AGAIN_INTERVAL)
         held_long = any(now - holding.held_since > _BUSY_STATE_INTERVAL for holding in holdings)
         if now < self._next_state and state is self._last_state and held_long <= self._held_long:
             return
-        self._last_state, self._held_long = state, held_long
+        self._last_state, self._held_long, self._last_show = state, held_long, now
         self._next_state = now + (_BUSY_STATE_INTERVAL if held_long else _STATE_INTERVAL)
         timestamp = self._clock.timestamp()
         facts = {
