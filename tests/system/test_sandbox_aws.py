@@ -369,11 +369,11 @@ def test_objects_are_written_once(client):
 def test_requests_are_counted_by_operation(info, client):
     before = control.request_counts(info)
     client("sts").get_caller_identity()
-    client("s3").list_objects_v2(Bucket="wren-bucket")
+    client("s3").list_buckets()
     client("sqs").list_queues()
     client("logs").describe_log_groups()
     after = control.request_counts(info)
-    for name in ("sts.GetCallerIdentity", "s3.ListObjectsV2", "sqs.ListQueues", "logs.DescribeLogGroups"):
+    for name in ("sts.GetCallerIdentity", "s3.ListBuckets", "sqs.ListQueues", "logs.DescribeLogGroups"):
         assert after[name] == before.get(name, 0) + 1
 
 
@@ -395,3 +395,17 @@ def test_account_and_exports(info, client):
         "AWS_SECRET_ACCESS_KEY",
     }
     assert os.path.isdir(info.directory)
+
+
+def test_log_lines_are_filtered_by_their_fields(client):
+    logs = client("logs")
+    logs.create_log_group(logGroupName="g")
+    logs.create_log_stream(logGroupName="g", logStreamName="s")
+    now = int(time.time() * 1000)
+    lines = [{"timestamp": now, "message": json.dumps({"job_id": "j", "call_index": index})} for index in range(5)]
+    logs.put_log_events(logGroupName="g", logStreamName="s", logEvents=lines)
+    found = logs.filter_log_events(logGroupName="g", filterPattern='{ $.job_id = "j" && $.call_index = 3 }')["events"]
+    assert [json.loads(event["message"])["call_index"] for event in found] == [3]
+    with pytest.raises(ClientError) as error:
+        logs.filter_log_events(logGroupName="g", filterPattern="{ $.job_id }")
+    assert _code(error) == "InvalidParameterException"

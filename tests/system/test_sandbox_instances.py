@@ -166,7 +166,7 @@ def test_own_power_off_terminates_and_names_its_caller(rig):
     assert not processes.alive(grandchild)
     [call] = [call for call in rig.callers(instance_id) if call["arguments"] == ["poweroff"]]
     assert call["caller_pid"] == os.getpid()
-    assert "pytest" in call["caller"]
+    assert call["caller"] == processes.command_line(os.getpid())
 
 
 def test_own_power_off_stops_when_the_launch_said_so(rig):

@@ -31,6 +31,7 @@ class Sandbox:
         # moto is imported here and not above: it reads its settings when it is imported, and takes half a second
         from wren_worker.sandbox import sqs  # noqa: PLC0415
         from wren_worker.sandbox.cloud import ACCOUNT, Cloud, mend_instances  # noqa: PLC0415
+        from wren_worker.sandbox.filters import mend_filters  # noqa: PLC0415
         from wren_worker.sandbox.fleets import mend_fleets  # noqa: PLC0415
         from wren_worker.sandbox.gateway import Gateway  # noqa: PLC0415
         from wren_worker.sandbox.http_server import moto_application, serve  # noqa: PLC0415
@@ -41,6 +42,7 @@ class Sandbox:
         self.capacity = Capacity()
         sqs.mend_queues()
         mend_instances()
+        mend_filters()
         tokens = Tokens()
         mend_fleets(self.capacity, tokens, mend_launches(self.capacity, tokens))
         cloud = Cloud()
