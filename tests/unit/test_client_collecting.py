@@ -335,6 +335,14 @@ def test_keys():
         assert parse_result_key(key) is None
 
 
+def test_the_ledger_takes_every_object_once(world):
+    rig = Rig(world, n=1, size=2)
+    result = wire.decode_result(rig.result(0, [0, 1]))
+    assert [call for call, _ in rig.job.ledger.apply(*result)] == [0, 1]
+    assert rig.job.ledger.apply(*result) == []
+    assert list(rig.job.ledger.open_books()) == []
+
+
 def test_the_ledger_refuses_objects_of_other_shapes(world):
     rig = Rig(world, n=1, size=2)
     ledger = Ledger("5f-ab")

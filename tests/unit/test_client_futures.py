@@ -178,6 +178,18 @@ def test_result_times_out_though_a_neighbour_finishes(world):
         futures[1].result(0.01)
 
 
+def test_a_waiter_sleeps_on_when_a_neighbour_finishes(world):
+    futures = world.executor().map(lambda x: x, range(2), chunksize=1)
+    bodies = [world.tasks.messages.get(timeout=20) for _ in range(2)]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(futures[1].result, 20)
+        until(lambda: futures[1]._job.condition._waiters)
+        world.run_chunk(bodies[0])
+        futures[0].result(20)
+        world.run_chunk(bodies[1])
+        assert waiting.result(20) == 1
+
+
 def test_wait_over_mixed_jobs(world):
     ex, other = world.executor(), world.executor()
     a = ex.map(lambda x: x, range(3), chunksize=3)
@@ -451,3 +463,32 @@ ex.submit(abs, 2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["102", "1", "True"]
     assert done.stderr.strip() == "wren: backend unit"
+
+
+def test_a_multiprocessing_child_waits_until_everything_is_sent(tmp_path):
+    """It ends without atexit functions, but not before its threads."""
+    here = os.path.dirname(__file__)
+    program = f"""
+import multiprocessing, sys, time
+sys.path[:0] = [{here!r}, {os.path.dirname(os.path.dirname(here))!r}]
+from client_world import World
+
+class Log:
+    def append(self, entry):
+        with open({str(tmp_path / "log")!r}, "a") as file:
+            file.write(entry[0] + "\\n")
+
+def child():
+    world = World()
+    world.tasks.log = Log()
+    world.store.before_put = lambda key: time.sleep(0.2)
+    world.executor().map(abs, range(100), chunksize=1)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log").read_text().split() == ["send"] * 100
