@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from wren_worker.errors import StoreError
 from wren_worker.protocol.model import state_key
 from wren_worker.protocol.ports import InstanceInfo, Machines, ObjectStore, QueueDepth
 
@@ -54,8 +55,8 @@ def roster(
 def _state(store: ObjectStore, instance_id: str) -> Mapping[str, object]:
     try:
         found = json.loads(store.get(state_key(instance_id)) or b"{}")
-    except ValueError:
-        return {}
+    except (StoreError, ValueError):
+        return {}  # EC2's view alone is worth showing: the bucket may be gone, or denied to an operator
     return found if isinstance(found, dict) else {}
 
 
