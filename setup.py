@@ -1,4 +1,4 @@
-"""Copies what lies beside the package in a checkout into the wheel: supervisord.conf, cloud-init/, packer/, examples/."""
+"""Copies into the wheel what lies beside the package: supervisord.conf, cloud-init/, packer/, examples/."""
 
 import shutil
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Which modules of the standard library are the most intricate? Every one is parsed and measured, on the fleet.
 
-Run it as it is: ``python examples/intricate.py`` (a private sandbox does the work), or with ``WREN_BACKEND=sqs`` on your own
-instances. Nothing in ``measure`` knows where it runs; it needs nothing installed but Python.
+Run it as it is: ``python examples/intricate.py`` (a private sandbox does the work), or with ``WREN_BACKEND=sqs`` on
+your own instances. Nothing in ``measure`` knows where it runs; it needs nothing installed but Python.
 """
 
 import ast
@@ -50,6 +50,5 @@ if __name__ == "__main__":
     with wren.executor() as executor:
         measures = wren.get_all_results(executor.map(measure, standard_library()))
     for row in most_intricate(measures):
-        print(
-            f"{row['module']:32} {row['lines']:6} lines {row['branches']:5} branches, {row['worst_branches']} in {row['worst']}()"
-        )
+        worst = f"{row['worst_branches']} in {row['worst']}()"
+        print(f"{row['module']:32} {row['lines']:6} lines {row['branches']:5} branches, {worst}")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         StoreError,
         WrenError,
     )
-    from wren_worker.version import VERSION as __version__
+    from wren_worker.version import VERSION as __version__  # noqa: N811 - the name that tools look for
     from wren_worker.wiring.client import attach, executor
 
 __all__ = [

@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast, TYPE_CHECKING
 
 from wren_worker.aws.session import Aws
 
@@ -178,7 +178,7 @@ class _Shipper:
             handler.sequence_tokens.setdefault(stream, None)
             events = [{"timestamp": int(line.timestamp * 1000), "message": line.text} for line in batch]
             # the first answer for a new stream is that it does not exist; watchtower then creates it and tries again
-            handler._submit_batch(events, stream, max_retries=2)  # noqa: SLF001 - pinned; a test holds it
+            handler._submit_batch(events, stream, max_retries=2)
         except Exception:  # noqa: BLE001 - whatever the log service does must not end the shipping thread
             return self._client is not None and self._client.taken
         return client.taken
@@ -194,7 +194,7 @@ class _Shipper:
                 log_group_name=self._group,
                 log_stream_name="unused",
                 use_queues=False,
-                boto3_client=self._client,
+                boto3_client=cast("Any", self._client),
                 create_log_group=False,
                 create_log_stream=True,
             )

@@ -56,7 +56,7 @@ class _Story:
 
 @click.command()
 def demo() -> None:
-    """Show the whole story on this machine: sandbox, launch, real jobs, logs, idle termination, nothing left running."""
+    """Show the whole story on this machine: sandbox, launch, jobs, logs, idle termination, nothing left running."""
     story = _Story()
     with _clean_environment(), control.private() as sandbox:
         os.environ.update(sandbox.info.exports)
@@ -119,10 +119,8 @@ def _job(story: _Story) -> str:
     )
     click.echo("  the ten most intricate:")
     for row in example["most_intricate"](measures):
-        click.echo(
-            f"    {row['module']:28} {row['lines']:6} lines {row['functions']:4} functions {row['branches']:4} branches,"
-            f" {row['worst_branches']} in {row['worst']}()"
-        )
+        sizes = f"{row['lines']:5} lines {row['functions']:4} functions {row['branches']:4} branches"
+        click.echo(f"    {row['module']:30} {sizes}, {row['worst_branches']} in {row['worst']}()")
     places = collections.Counter(future.run_status["instance_id"] for future in futures)
     click.echo("  where: " + ", ".join(f"{n} calls on {place}" for place, n in sorted(places.items())))
     story.check("both instances ran calls", holds=len(places) == 2)

@@ -24,7 +24,7 @@ _WAIT_TIMEOUT = 600.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Time(click.ParamType):
+class _Time(click.ParamType[float]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ARG002
@@ -56,7 +56,7 @@ def _advanced(function: F) -> F:
 @click.option("--wait", is_flag=True, help="Wait until they take calls.")
 @_advanced
 @pass_context
-def launch(context: Context, *, types: Sequence[str], subnets: Sequence[str], wait: bool, **options: Any) -> None:
+def launch(context: Context, /, *, types: Sequence[str], subnets: Sequence[str], wait: bool, **options: Any) -> None:
     """Start instances that take calls, and end themselves when there are none."""
     spec = Launch(types=tuple(types), subnets=tuple(subnets), **options)
     operator = Operator(context.settings)

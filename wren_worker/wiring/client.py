@@ -112,7 +112,8 @@ def _reading(backend: str, names: Names) -> Session:
 
 def _settings(config: str | Path | Mapping[str, object] | None, **arguments: object) -> Settings:
     if isinstance(config, Mapping):
-        return load_settings(**{**config, **{name: value for name, value in arguments.items() if value is not None}})
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return load_settings(None, **{**config, **given})
     environ = os.environ if config is None else {**os.environ, "WREN_CONFIG": str(config)}
     return load_settings(environ, **arguments)
 
