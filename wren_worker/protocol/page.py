@@ -7,15 +7,12 @@ because a slot loads this file by path under a runtime that has nothing of ours 
 from __future__ import annotations
 
 import mmap
-import struct
 import time
 
 __all__ = ["PAGE_BYTES", "Page"]
 
 PAGE_BYTES = mmap.PAGESIZE
 
-_INDEX = struct.Struct("<q")
-_START = struct.Struct("<d")
 _IDLE = -1
 
 
@@ -33,23 +30,28 @@ class Page:
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, PAGE_BYTES)
+        # views write a number in one store; struct.pack_into clears its place first, and a reader would see a 0
+        self._index = memoryview(self._memory)[:8].cast("q")
+        self._start = memoryview(self._memory)[8:16].cast("d")
 
     def mark(self, call_index: int) -> None:
         """Say that this call starts now."""
         # the start first: a reader that sees the new index must not see the old start
-        _START.pack_into(self._memory, 8, _clock())
-        _INDEX.pack_into(self._memory, 0, call_index)
+        self._start[0] = _clock()
+        self._index[0] = call_index
 
     def clear(self) -> None:
         """Say that no call runs."""
-        _INDEX.pack_into(self._memory, 0, _IDLE)
+        self._index[0] = _IDLE
 
     def running(self) -> tuple[int, float] | None:
         """Return ``(call_index, start)`` of the running call; ``start`` is seconds on the machine's monotonic clock."""
-        (call_index,) = _INDEX.unpack_from(self._memory, 0)
-        (start,) = _START.unpack_from(self._memory, 8)
+        call_index = self._index[0]
+        start = self._start[0]
         return None if call_index == _IDLE else (call_index, start)
 
     def close(self) -> None:
         """Unmap the page."""
+        self._index.release()
+        self._start.release()
         self._memory.close()
