@@ -99,17 +99,18 @@ class FrameReader:
         buffer = self._buffer
         buffer += data
         position, size = 0, FRAME_HEAD.size
-        while len(buffer) - position >= size:
-            kind, length = FRAME_HEAD.unpack_from(buffer, position)
-            if length > self._limit:
-                raise FrameError(f"a frame announces {length} bytes, more than {self._limit}")
-            end = position + size + length
-            if len(buffer) < end:
-                break
-            body = bytes(memoryview(buffer)[position + size : end])
-            position = end
-            yield kind, body
-        if position:
+        try:
+            while len(buffer) - position >= size:
+                kind, length = FRAME_HEAD.unpack_from(buffer, position)
+                if length > self._limit:
+                    raise FrameError(f"a frame announces {length} bytes, more than {self._limit}")
+                end = position + size + length
+                if len(buffer) < end:
+                    break
+                body = bytes(memoryview(buffer)[position + size : end])
+                position = end
+                yield kind, body
+        finally:  # also when whoever takes a frame fails: it must not come again
             del buffer[:position]
 
 
@@ -190,7 +191,7 @@ def split_sections(body: bytes | memoryview) -> tuple[dict[str, object], list[me
         raise FrameError("bytes are left after the last section")
     try:
         header = json.loads(bytes(pieces[0]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FrameError("the header is not JSON") from error
     if not isinstance(header, dict):
         raise FrameError("the header is not a JSON object")
