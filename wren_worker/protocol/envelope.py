@@ -40,6 +40,9 @@ MAX_HEADER_BYTES = 64 * 1024
 #: Headers of segments list their cuts; a segment is ~8 MiB, so a cut a call still fits here.
 MAX_TABLE_BYTES = 32 * 1024 * 1024
 
+#: Lengths, offsets and instants stay far below.
+_MAX_NUMBER = 2**63
+
 _ENVELOPE = struct.Struct("<4sBBxx64sI")
 _UNSIGNED = bytes(64)
 
@@ -96,11 +99,14 @@ def check_range(first_call: int, n_calls: int, most: int) -> None:
 
 
 def check_number(value: object, kind: type) -> None:
-    """Refuse what is not a number of that kind."""
+    """Refuse what is not a number of that kind, and what a float cannot count: NaN, infinities, larger integers."""
     # bool is an int to isinstance; a header that says true for a count is malformed
     accepted = (int, float) if kind is float else (int,)
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise WireError(f"{value!r} is not a number")
+    # JSON of Python has NaN, and no comparison with it is true: a message would never expire
+    if not -_MAX_NUMBER <= value <= _MAX_NUMBER:
+        raise WireError("a number is out of range")
 
 
 def build(kind: type, values: dict[str, Any], numbers: dict[str, type]) -> Any:
@@ -142,6 +148,7 @@ def check_text(values: dict[str, Any], *names: str) -> None:
 
 def check_identifier(value: object, name: str) -> None:
     """Refuse what cannot be part of an S3 key and a file name."""
-    # ids become parts of S3 keys and file names
-    if not isinstance(value, str) or not 0 < len(value) <= 128 or not value.replace("-", "").isalnum():
+    # ids become parts of S3 keys and file names; a name of a file has 255 bytes
+    plain = isinstance(value, str) and 0 < len(value) <= 128 and value.isascii()
+    if not plain or not str(value).replace("-", "").isalnum():
         raise WireError(f"{name} is not an identifier")

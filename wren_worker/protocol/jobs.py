@@ -117,6 +117,8 @@ def decode_manifest(key: str, data: bytes | memoryview) -> tuple[JobManifest, me
     values["limits"] = read_limits(values.get("limits", {}))
     if values.get("n_calls") is not None:
         check_number(values["n_calls"], int)
+        if values["n_calls"] < 0:
+            raise WireError("the job has less than no calls")
     env, meta = values.get("env", {}), values.get("meta", {})
     if not isinstance(env, dict) or not all(isinstance(item, str) for pair in env.items() for item in pair):
         raise WireError("env is not text to text")
@@ -148,9 +150,11 @@ def decode_seal(data: bytes) -> Seal:
     """
     try:
         values = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError("the seal is not JSON") from error
     if not isinstance(values, dict):
         raise WireError("the seal is not an object")
     seal: Seal = build(Seal, known(Seal, values), dict.fromkeys(("n_calls", "n_chunks", "n_segments"), int))
+    if min(seal.n_calls, seal.n_chunks, seal.n_segments) < 0:
+        raise WireError("the seal counts less than nothing")
     return seal

@@ -212,7 +212,7 @@ def parse_error_value(value: bytes) -> tuple[str, str, dict[str, Any]]:
     try:
         values = json.loads(value)
         kind, message, data = values["kind"], values["message"], values.get("data", {})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WireError("the error outcome is malformed") from error
     if not isinstance(kind, str) or not isinstance(message, str) or not isinstance(data, dict):
         raise WireError("the error outcome is malformed")
