@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import re
 import sys
@@ -187,10 +188,14 @@ def _convert(name: str, value: Any, kind: Any, where: str) -> Any:
             if isinstance(value, bool) or value is None:
                 return value
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[str(value).lower()]
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
             raise ValueError  # noqa: TRY004 - turned into a ConfigError below
-        return kind(value)
-    except (KeyError, ValueError, TypeError) as error:
+        found = kind(value)
+        # int() cuts a fraction off in silence; no setting means NaN or infinity
+        if kind in (int, float) and (not math.isfinite(found) or (isinstance(value, float) and value != found)):
+            raise ValueError
+        return found
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         expected = {float: "a number", int: "a whole number", str: "text"}.get(kind, "true or false")
         raise ConfigError(f"{name} = {value!r} in {where} is not {expected}.", name=name) from error
 
