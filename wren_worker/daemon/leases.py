@@ -67,6 +67,12 @@ class LeaseKeeper:
         with self._lock:
             self._leases.pop(receipt_handle, None)
 
+    def held(self, receipt_handle: str) -> bool:
+        """Return whether a lease is certainly ours now; after a stop of the whole process none may be."""
+        with self._lock:
+            lease = self._leases.get(receipt_handle)
+        return lease is not None and lease.deadline > self._clock.monotonic()
+
     def beat(self) -> None:
         """Extend what is due and give up what is certainly lost; the thread calls it, and so do tests."""
         now = self._clock.monotonic()

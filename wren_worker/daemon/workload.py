@@ -150,6 +150,12 @@ class Workload:
             delivery=holding.delivery,
         )
 
+    def _is_ours(self, holding: Holding) -> bool:
+        """Return whether its message may still be touched; the lease keeper's word may come too late for this."""
+        if not holding.lease_lost and not self._leases.held(holding.receipt_handle):
+            self.lease_lost(holding.receipt_handle)
+        return not holding.lease_lost
+
     def lease_lost(self, receipt_handle: str) -> None:
         """Its message is not touched again; its work goes on, and its result may still be the first."""
         holding = self._holdings.get(receipt_handle)
@@ -303,10 +309,10 @@ class Workload:
                 self._publisher.put(holding, put)
             if holding.covered:
                 holding.leaving = True
-                if holding.lease_lost:
-                    self._drop(holding)
-                else:
+                if self._is_ours(holding):
                     self._publisher.delete(holding)
+                else:
+                    self._drop(holding)
             elif self._releasing and not holding.n_running and not holding.busy:
                 self._release(holding)
 
@@ -379,7 +385,7 @@ class Workload:
             self._release(holding)
 
     def _release(self, holding: Holding) -> None:
-        if not holding.lease_lost and not holding.leaving:
+        if not holding.leaving and self._is_ours(holding):
             self._leases.untrack(holding.receipt_handle)
             self._publisher.release(holding.receipt_handle)
         self._drop(holding)

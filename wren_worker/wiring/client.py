@@ -100,12 +100,12 @@ def attach(
 
 def restore_future(backend: str, names: Names, ticket: Ticket) -> object:
     """Return the future of a ticket; what an unpickled future calls, on an instance too."""
-    return reattach(_reading(backend, names), ticket)
+    return reattach(_reading(backend, names, os.getpid()), ticket)
 
 
 @functools.lru_cache(maxsize=8)
-def _reading(backend: str, names: Names) -> Session:
-    """Return the one session that serves all unpickled futures of a fleet in this process."""
+def _reading(backend: str, names: Names, _pid: int) -> Session:
+    """Return the one session that serves all unpickled futures of a fleet in this process, not in its forks."""
     settings = load_settings(backend=backend, fleet=names.fleet, region=names.region)
     return reading_session(_transport(settings))
 
