@@ -165,6 +165,15 @@ def test_what_is_released_comes_back_at_once(case):
     assert again.receive_count == 2
 
 
+def test_what_is_released_with_a_delay_comes_back_then(case):
+    case.send("a")
+    [message] = case.take()
+    case.queue.release([message.receipt_handle], delay=case.lease_time)
+    assert case.take() == []
+    case.outlive_lease()
+    assert [again.receive_count for again in case.take()] == [2]
+
+
 def test_what_is_deleted_stays_away(case):
     case.send("a")
     [message] = case.take(lease_time=case.lease_time)
