@@ -100,7 +100,7 @@ class Tasks:
     def extend(self, receipt_handles: Sequence[str], *, lease_time: float) -> list[Any]:
         raise NotImplementedError
 
-    def release(self, receipt_handles: Sequence[str]) -> None:
+    def release(self, receipt_handles: Sequence[str], *, delay: float = 0.0) -> None:
         raise NotImplementedError
 
     def delete(self, receipt_handles: Sequence[str]) -> list[str]:

@@ -116,11 +116,11 @@ class SqsTaskQueue:
             states[int(failure["Id"])] = _state_of(failure)
         return states
 
-    def release(self, receipt_handles: Sequence[str]) -> None:
-        """Give deliveries back at once; best effort."""
+    def release(self, receipt_handles: Sequence[str], *, delay: float = 0.0) -> None:
+        """Give deliveries back, ``delay`` seconds from now; best effort."""
         for handles in in_tens(receipt_handles):
             try:
-                _change_visibility(self._aws.sqs_lease(), self.url, handles, 0)
+                _change_visibility(self._aws.sqs_lease(), self.url, handles, math.ceil(delay))
             except Exception:  # noqa: BLE001, S112 - best effort: the lease runs out by itself
                 continue
 

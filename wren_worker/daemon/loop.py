@@ -25,6 +25,7 @@ __all__ = ["Daemon"]
 _TICK_TIME = 1.0
 _STOP_TIME = 10.0
 _LAST_LOOK_TIME = 1.0
+_POLL_MARGIN = 1.0
 _POWER_OFF_PATIENCE = 60.0
 _MAX_POLL_PAUSE = 30.0
 _MAX_MESSAGES = 10
@@ -151,6 +152,7 @@ class Daemon:
                 self._poll_ended(item)
 
     def _arrived(self, arrived: Arrived) -> None:
+        self._workload.poll_ends = 0.0  # what it brought is here, so the poll is over
         self._workload.arrive(arrived)
         if self._state is State.DRAINING and self._leave_by is None and self._polling.last_look:
             self._enter(State.RUNNING)  # somebody sent work at the last moment
@@ -159,6 +161,7 @@ class Daemon:
 
     def _poll_ended(self, ended: PollEnded) -> None:
         self._receiver.polling = False
+        self._workload.poll_ends = 0.0
         polling = self._polling
         if ended.error:
             polling.failures += 1
@@ -233,14 +236,18 @@ class Daemon:
             return
         self._enter(State.DRAINING)
         polling.last_look = True
-        self._receiver.poll(max_messages=1, wait_time=_LAST_LOOK_TIME)
+        self._order_poll(1, _LAST_LOOK_TIME, now)
 
     def _poll(self, now: float, wait_time: float) -> None:
         self._polling.last_look_was_empty = False
         n_wanted = min(_MAX_MESSAGES, self._workload.n_wanted)
         if self._receiver.polling or not n_wanted or now < self._polling.resume or not self._workload.storing:
             return
-        self._receiver.poll(max_messages=n_wanted, wait_time=wait_time)
+        self._order_poll(n_wanted, wait_time, now)
+
+    def _order_poll(self, max_messages: int, wait_time: float, now: float) -> None:
+        self._workload.poll_ends = now + wait_time + _POLL_MARGIN
+        self._receiver.poll(max_messages=max_messages, wait_time=wait_time)
 
     def _go_off(self, now: float, why: str) -> None:
         self._enter(State.OFF)

@@ -47,6 +47,7 @@ class _Deletion:
 @dataclass(frozen=True, slots=True)
 class _Release:
     receipt_handle: str
+    delay: float
 
 
 class Publisher:
@@ -96,9 +97,9 @@ class Publisher:
         """Delete a message after every notice told so far; a Removed event follows."""
         self._orders.put(_Deletion(holding.receipt_handle))
 
-    def release(self, receipt_handle: str) -> None:
-        """Give a delivery back at once, after every PUT's notice told so far; best effort."""
-        self._orders.put(_Release(receipt_handle))
+    def release(self, receipt_handle: str, *, delay: float) -> None:
+        """Give a delivery back in ``delay`` seconds, after every PUT's notice told so far; best effort."""
+        self._orders.put(_Release(receipt_handle, delay))
 
     def stop(self, *, timeout: float) -> None:
         """Finish what was ordered, for at most so long."""
@@ -179,9 +180,10 @@ class Publisher:
             stopping = None in orders
             self._send([order for order in orders if isinstance(order, _Notice)])
             self._delete([order.receipt_handle for order in orders if isinstance(order, _Deletion)])
-            released = [order.receipt_handle for order in orders if isinstance(order, _Release)]
+            released = [order for order in orders if isinstance(order, _Release)]
             if released:
-                self._queue.release(released)
+                delay = max(order.delay for order in released)
+                self._queue.release([order.receipt_handle for order in released], delay=delay)
 
     def _send(self, notices: list[_Notice]) -> None:
         by_url: dict[str, list[_Notice]] = defaultdict(list)

@@ -102,6 +102,8 @@ class Workload:
         self._kill_deadlines: dict[int, tuple[Given, float]] = {}
         self._oom = OomCounter()
         self._releasing = False
+        #: When the receiver's own poll has ended for certain: what is given back earlier, it would receive itself.
+        self.poll_ends = 0.0
         self.last_work = clock.monotonic()
         self.n_calls_done = 0
 
@@ -387,5 +389,6 @@ class Workload:
     def _release(self, holding: Holding) -> None:
         if not holding.leaving and self._is_ours(holding):
             self._leases.untrack(holding.receipt_handle)
-            self._publisher.release(holding.receipt_handle)
+            delay = max(0.0, self.poll_ends - self._clock.monotonic())
+            self._publisher.release(holding.receipt_handle, delay=delay)
         self._drop(holding)

@@ -93,8 +93,8 @@ class TaskQueue(Protocol):
         """Make leases last ``lease_time`` from now; one state per handle, never raises for a fault of SQS."""
         ...
 
-    def release(self, receipt_handles: Sequence[str]) -> None:
-        """Give deliveries back at once; best effort."""
+    def release(self, receipt_handles: Sequence[str], *, delay: float = 0.0) -> None:
+        """Give deliveries back, ``delay`` seconds from now; best effort."""
         ...
 
     def delete(self, receipt_handles: Sequence[str]) -> list[str]:

@@ -188,10 +188,10 @@ class MemoryTaskQueue:
         """Make leases last ``lease_time`` seconds from now; one state per handle."""
         return [self._box.extend(handle, lease_time) for handle in receipt_handles]
 
-    def release(self, receipt_handles: Sequence[str]) -> None:
-        """Give deliveries back at once."""
+    def release(self, receipt_handles: Sequence[str], *, delay: float = 0.0) -> None:
+        """Give deliveries back, ``delay`` seconds from now."""
         for handle in receipt_handles:
-            self._box.extend(handle, 0.0)
+            self._box.extend(handle, delay)
 
     def delete(self, receipt_handles: Sequence[str]) -> list[str]:
         """Delete messages; return the handles that are none of this queue's."""
