@@ -113,8 +113,10 @@ class Rig:
             if daemon.poll() is None:
                 daemon.kill()
             daemon.wait()
-        for process in self.slot_processes():
-            process.kill()
+        # slots die with their daemon, a moment after it
+        deadline = time.monotonic() + 3.0
+        while self.slot_processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def slot_processes(self) -> list[psutil.Process]:
         found = []
