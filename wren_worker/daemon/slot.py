@@ -12,15 +12,13 @@ import signal
 import socket
 import struct
 import subprocess
-import tempfile
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from wren_worker.daemon.events import CallArgs, JobFiles
+from wren_worker.daemon.link import Link
 from wren_worker.protocol.frames import (
-    MAX_ORDER_BYTES,
     OUTPUT_HEAD,
     FrameError,
     FrameReader,
@@ -29,12 +27,9 @@ from wren_worker.protocol.frames import (
     pack_calls,
     pack_frame,
 )
-from wren_worker.protocol.page import PAGE_BYTES, Page
-from wren_worker.protocol.records import STDERR, STDOUT, RecordError, iter_records
+from wren_worker.protocol.records import RecordError, iter_records
 
 __all__ = ["Ended", "Finished", "Given", "Printed", "Slot", "SlotEvent"]
-
-_READ_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,20 +78,6 @@ class Ended:
 SlotEvent = Finished | Printed | Ended
 
 
-@dataclass(slots=True)
-class _Child:
-    """The daemon's ends of one child."""
-
-    generation: int
-    channel: socket.socket
-    pipes: dict[int, int]  # read end -> stream
-    page: Page
-    reader: FrameReader = field(default_factory=FrameReader)
-    outgoing: deque[memoryview] = field(default_factory=deque)
-    job: tuple[str, str] | None = None
-    open: bool = True
-
-
 class Slot:
     """Numbered place for one child.
 
@@ -128,7 +109,7 @@ class Slot:
         self._keeper: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._control_reader = FrameReader()
-        self._child: _Child | None = None
+        self._link: Link | None = None
         self._generation = 0
         #: Calls the child has, in the order in which it runs them.
         self.given: dict[int, Given] = {}
@@ -185,7 +166,7 @@ class Slot:
             return
         for kind, body in self._control_reader.feed(data):
             facts = json.loads(body)
-            if self._child is None or facts["generation"] != self._child.generation:
+            if self._link is None or facts["generation"] != self._link.generation:
                 continue
             if kind == Kind.EXITED:
                 yield from self._drain()
@@ -196,7 +177,7 @@ class Slot:
     @property
     def job(self) -> tuple[str, str] | None:
         """Return the identity of the job the child serves, None when it is fresh or there is no child."""
-        return self._child.job if self._child else None
+        return self._link.job if self._link else None
 
     @property
     def free(self) -> bool:
@@ -205,14 +186,11 @@ class Slot:
 
     def give(self, job: JobFiles, calls: Sequence[tuple[CallArgs, int]], args: bytes | Path, handle: str) -> None:
         """Have the child run calls of ``job``; a child of another job makes room for a fresh one."""
-        if self._child is not None and self._child.job not in (None, job.identity):
+        if self._link is not None and self._link.job not in (None, job.identity):
             self._drop_child()
-        if self._child is None:
-            self._spawn()
-        child = self._child
-        assert child is not None  # noqa: S101 - just made
-        if child.job is None:
-            child.job = job.identity
+        link = self._link or self._spawn()
+        if link.job is None:
+            link.job = job.identity
             header: dict[str, object] = {
                 "job_id": job.job_id,
                 "env": dict(job.env),
@@ -220,20 +198,20 @@ class Slot:
                 "folder": str(self.folder),
                 "modules_folder": str(self._modules / job.modules_sha256),
             }
-            self._send(child, join_sections(header, [job.function, job.modules]), Kind.JOB)
+            link.send(Kind.JOB, join_sections(header, [job.function, job.modules]))
         for call, attempt in calls:
             self.given[call.call_index] = Given(receipt_handle=handle, call_index=call.call_index, attempt=attempt)
         if isinstance(args, Path):
             table = [(call.call_index, attempt, call.offset, call.length) for call, attempt in calls]
-            self._send(child, json.dumps({"path": str(args), "calls": table}).encode(), Kind.CALLS_FILE)
+            link.send(Kind.CALLS_FILE, json.dumps({"path": str(args), "calls": table}).encode())
         else:
             view = memoryview(args)
             body = pack_calls((c.call_index, attempt, view[c.offset : c.offset + c.length]) for c, attempt in calls)
-            self._send(child, body, Kind.CALLS)
+            link.send(Kind.CALLS, body)
 
     def running(self) -> tuple[Given, float] | None:
         """Return the call that runs and since when, on the machine's monotonic clock."""
-        found = self._child.page.running() if self._child else None
+        found = self._link.page.running() if self._link else None
         if found is None or found[0] not in self.given:
             return None
         return self.given[found[0]], found[1]
@@ -248,42 +226,28 @@ class Slot:
         except OSError:
             pass  # the keeper is gone, which _read_control will see
 
-    def _spawn(self) -> None:
+    def _spawn(self) -> Link:
         if self._keeper is None:
             self.start_keeper()
         assert self._control is not None  # noqa: S101 - start_keeper made it
         self._generation += 1
-        ours, theirs = socket.socketpair()
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        with tempfile.TemporaryFile(dir=self.folder) as file:
-            file.truncate(PAGE_BYTES)
-            page = Page(file.fileno())
-            page.clear()
-            order = pack_frame(Kind.SPAWN, json.dumps({"generation": self._generation}).encode())
-            socket.send_fds(self._control, [order], [theirs.fileno(), out_write, err_write, file.fileno()])
-        theirs.close()
-        os.close(out_write)
-        os.close(err_write)
-        ours.setblocking(False)
-        child = _Child(generation=self._generation, channel=ours, pipes={out_read: STDOUT, err_read: STDERR}, page=page)
-        self._child = child
-        self._selector.register(ours, selectors.EVENT_READ, self._channel_ready)
-        for descriptor in child.pipes:
-            os.set_blocking(descriptor, False)
-            self._selector.register(descriptor, selectors.EVENT_READ, lambda _mask, fd=descriptor: self._read_pipe(fd))
+        link = Link(
+            generation=self._generation,
+            folder=self.folder,
+            selector=self._selector,
+            on_channel=self._channel_ready,
+            on_pipe=self._read_pipe,
+        )
+        order = pack_frame(Kind.SPAWN, json.dumps({"generation": self._generation}).encode())
+        socket.send_fds(self._control, [order], link.childs_descriptors)
+        link.handed_over()
+        self._link = link
+        return link
 
     def _drop_child(self) -> None:
-        child, self._child = self._child, None
-        if child is None:
-            return
-        if child.open:
-            self._selector.unregister(child.channel)
-        child.channel.close()  # an idle child ends at once, and its keeper ends what it left
-        for descriptor in child.pipes:
-            self._selector.unregister(descriptor)
-            os.close(descriptor)
-        child.page.close()
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
     def _ended(self, status: int, peak_rss_bytes: int) -> Iterator[SlotEvent]:
         found = self.running()
@@ -294,58 +258,20 @@ class Slot:
         yield Ended(slot=self, running=running, left=left, status=status, peak_rss_bytes=peak_rss_bytes)
         self.killing = ""
 
-    # --- bytes --------------------------------------------------------------------------------------------------------
-
-    def _send(self, child: _Child, body: bytes, kind: Kind) -> None:
-        child.outgoing.append(memoryview(pack_frame(kind, body, limit=MAX_ORDER_BYTES)))
-        self._write(child)
-
-    def _write(self, child: _Child) -> None:
-        while child.outgoing:
-            view = child.outgoing[0]
-            try:
-                n_sent = child.channel.send(view)
-            except BlockingIOError:
-                break
-            except OSError:
-                child.outgoing.clear()  # it died; its keeper will say so
-                break
-            if n_sent == len(view):
-                child.outgoing.popleft()
-            else:
-                child.outgoing[0] = view[n_sent:]
-        if not child.open:
-            return
-        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.outgoing else 0)
-        self._selector.modify(child.channel, mask, self._channel_ready)
+    # --- what the child says ------------------------------------------------------------------------------------------
 
     def _channel_ready(self, mask: int) -> Iterator[SlotEvent]:
-        child = self._child
-        if child is None:
+        link = self._link
+        if link is None:
             return
         if mask & selectors.EVENT_WRITE:
-            self._write(child)
+            link.flush()
         if mask & selectors.EVENT_READ:
-            yield from self._frames(child, self._read_channel(child))
+            yield from self._told(link.receive())
 
-    def _read_channel(self, child: _Child) -> bytes:
-        if not child.open:
-            return b""
+    def _told(self, frames: Iterator[tuple[int, bytes]]) -> Iterator[SlotEvent]:
         try:
-            data = child.channel.recv(_READ_BYTES)
-        except BlockingIOError:
-            return b""
-        except ConnectionError:
-            data = b""
-        if not data:
-            # its keeper will report the end; a closed socket would be readable until then
-            self._selector.unregister(child.channel)
-            child.open = False
-        return data
-
-    def _frames(self, child: _Child, data: bytes) -> Iterator[SlotEvent]:
-        try:
-            for kind, body in child.reader.feed(data):
+            for kind, body in frames:
                 yield from self._frame(kind, body)
         except (FrameError, RecordError, struct.error) as error:
             self.kill(signal.SIGKILL, f"it wrote what is no frame: {error}")
@@ -361,28 +287,19 @@ class Slot:
             yield Printed(slot=self, given=self.given.get(index), stream=stream, data=body[OUTPUT_HEAD.size :])
 
     def _read_pipe(self, descriptor: int) -> Iterator[SlotEvent]:
-        child = self._child
-        if child is None or descriptor not in child.pipes:
-            return  # ready in the same select in which its child went
+        if self._link is None:
+            return
         # before the read: the child does not leave its call before the pipe is empty
         found = self.running()
-        try:
-            data = os.read(descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return
-        if not data:
-            self._selector.unregister(descriptor)
-            os.close(descriptor)
-            del child.pipes[descriptor]
-            return
-        yield Printed(slot=self, given=found[0] if found else None, stream=child.pipes[descriptor], data=data)
+        read = self._link.read_pipe(descriptor)
+        if read is not None:
+            yield Printed(slot=self, given=found[0] if found else None, stream=read[0], data=read[1])
 
     def _drain(self) -> Iterator[SlotEvent]:
         # the child is dead: what it wrote before is all there, and worth as much as from a living one
-        child = self._child
-        if child is None:
+        link = self._link
+        if link is None:
             return
-        for descriptor in list(child.pipes):
+        for descriptor in link.pipes:
             yield from self._read_pipe(descriptor)
-        while data := self._read_channel(child):
-            yield from self._frames(child, data)
+        yield from self._told(link.receive_all())
