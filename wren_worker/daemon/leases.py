@@ -18,6 +18,8 @@ __all__ = ["LeaseKeeper"]
 #: A beat at a third of the lease, then every fifteenth until one gets through.
 _BEAT, _RETRY = 3, 15
 _BATCH = 10
+#: A lease began when SQS gave it, not when the answer was here; so much of it may have passed on the way.
+_TRANSIT_SHARE = 0.05
 
 
 @dataclass(slots=True)
@@ -60,7 +62,9 @@ class LeaseKeeper:
         """Keep a lease alive that SQS has just given."""
         now = self._clock.monotonic()
         with self._lock:
-            self._leases[receipt_handle] = _Lease(now + self._lease_time, now + self._lease_time / _BEAT)
+            self._leases[receipt_handle] = _Lease(
+                now + self._lease_time * (1 - _TRANSIT_SHARE), now + self._lease_time / _BEAT
+            )
 
     def untrack(self, receipt_handle: str) -> None:
         """Let a lease be: its message was deleted, released, or is nobody's business here."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from wren_worker.clock import Clock
 from wren_worker.daemon.events import Arrived, Inbox, LeaseLost, PollEnded, Rejected, Removed, State, Stored
 from wren_worker.daemon.exits import Exit
-from wren_worker.daemon.publisher import Publisher
 from wren_worker.daemon.receiver import Receiver
 from wren_worker.daemon.retire import Retirement, Verdict
 from wren_worker.daemon.signals import StopSignals
@@ -49,7 +48,6 @@ class Daemon:
         selector: Shared with the slots.
         inbox: Where the other threads report.
         receiver: Polls when ordered.
-        publisher: Stores, notifies, deletes.
         workload: What is held.
         vitals: Signs of life.
         retirement: The bounds of the instance's life.
@@ -66,7 +64,6 @@ class Daemon:
         selector: selectors.BaseSelector,
         inbox: Inbox,
         receiver: Receiver,
-        publisher: Publisher,
         workload: Workload,
         vitals: Vitals,
         retirement: Retirement,
@@ -79,7 +76,6 @@ class Daemon:
         self._selector = selector
         self._inbox = inbox
         self._receiver = receiver
-        self._publisher = publisher
         self._workload = workload
         self._vitals = vitals
         self._retirement = retirement

@@ -5,13 +5,13 @@ Runs on the loop's thread. It decides; slots, publisher and lease keeper do.
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wren_worker.clock import Clock
+from wren_worker.daemon.dispatch import Dispatch, Paces, Timeouts
 from wren_worker.daemon.events import Arrived, Removed, Stored
 from wren_worker.daemon.holding import Holding
 from wren_worker.daemon.leases import LeaseKeeper
@@ -24,30 +24,11 @@ from wren_worker.protocol import records
 
 __all__ = ["Workload"]
 
-#: What a slot is given at once, once the job's calls are known to be short.
-_BATCH_TIME = 0.2
-_MAX_BATCH = 2000
 #: A chunk that runs longer than this is worth splitting, if its calls are long enough to be worth a PUT each.
 #: Source: 1 S3 PUT costs what a c5.xlarge costs in 0.106 s (list prices, read 2026-11).
 _SPLIT_AFTER_TIME = 3.0
 _WORTH_A_PUT_TIME = 0.1
 _MAX_PUT_PAUSE = 30.0
-_PACES_KEPT = 64
-
-
-@dataclass(slots=True)
-class _Pace:
-    """How long one call of a job takes here, as far as is known."""
-
-    mean_time: float | None = None
-
-    def note(self, run_time: float) -> None:
-        self.mean_time = run_time if self.mean_time is None else 0.8 * self.mean_time + 0.2 * run_time
-
-    def batch(self) -> int:
-        if self.mean_time is None:
-            return 1
-        return max(1, min(_MAX_BATCH, int(_BATCH_TIME / max(self.mean_time, 1e-6))))
 
 
 @dataclass(slots=True)
@@ -88,18 +69,18 @@ class Workload:
         publish_timeout: float,
     ) -> None:
         self._slots = slots
+        self._paces = Paces()
+        self._dispatch = Dispatch(slots=slots, paces=self._paces, clock=clock)
+        self._timeouts = Timeouts(slots=slots, grace_time=grace_time, clock=clock)
         self._publisher = publisher
         self._leases = leases
         self._outputs = outputs
         self._clock = clock
         self._log = log
         self._instance_id = instance_id
-        self._grace_time = grace_time
         self._publish_timeout = publish_timeout
         self._holdings: dict[str, Holding] = {}
-        self._paces: dict[str, _Pace] = {}
         self._setbacks: dict[str, _Setback] = {}
-        self._kill_deadlines: dict[int, tuple[Given, float]] = {}
         self._oom = OomCounter()
         self._releasing = False
         #: When the receiver's own poll has ended for certain: what is given back earlier, it would receive itself.
@@ -122,10 +103,7 @@ class Workload:
     @property
     def n_wanted(self) -> int:
         """Return how many chunks the free slots can start, that nothing held can feed."""
-        if any(holding.cautious for holding in self._holdings.values()):
-            return 0
-        n_free = sum(slot.free for slot in self._slots)
-        return max(0, n_free - sum(holding.n_waiting for holding in self._holdings.values()))
+        return self._dispatch.wanted(self.holdings)
 
     @property
     def storing(self) -> bool:
@@ -203,8 +181,6 @@ class Workload:
         if isinstance(holding.args, Path):
             holding.args.unlink(missing_ok=True)
         self.last_work = self._clock.monotonic()
-        while len(self._paces) > _PACES_KEPT:
-            del self._paces[next(iter(self._paces))]
 
     # --- facts from slots -------------------------------------------------------------------------------------------
 
@@ -224,7 +200,7 @@ class Workload:
         self.n_calls_done += 1
         if holding is None:
             return
-        self._paces.setdefault(holding.chunk.job_id, _Pace()).note(head[6])
+        self._paces.note(holding.chunk.job_id, head[6])
         if head[1] == records.FAILURE and holding.failed(event.given.call_index):
             holding.put_back([event.given.call_index])
             return
@@ -237,7 +213,7 @@ class Workload:
         holding.outcome(given.call_index, record)
 
     def _ended(self, event: Ended) -> None:
-        condemned, _ = self._kill_deadlines.pop(event.slot.number, (None, 0.0))
+        condemned = self._timeouts.condemned(event.slot)
         running, left = event.running, event.left
         if running is None and condemned is None and left:
             running, left = left[0], left[1:]  # it died between two calls: somebody must pay, or it never ends
@@ -278,27 +254,7 @@ class Workload:
 
     def enforce_timeouts(self) -> float:
         """End calls that run too long; return the seconds until the next one could."""
-        now, wait = self._clock.monotonic(), 1.0
-        for slot in self._slots:
-            found = slot.running()
-            if slot.number in self._kill_deadlines:
-                given, deadline = self._kill_deadlines[slot.number]
-                if now >= deadline:
-                    slot.kill(signal.SIGKILL, "timeout")
-                    self._kill_deadlines[slot.number] = given, now + 1.0
-                wait = min(wait, max(0.0, deadline - now))
-            elif found is not None and not slot.killing:
-                given, start = found
-                holding = self._holdings.get(given.receipt_handle)
-                left = start + (holding.chunk.limits.timeout if holding else 0.0) - now
-                if left <= 0:
-                    slot.kill(signal.SIGTERM, "timeout")
-                    self._kill_deadlines[slot.number] = given, now + self._grace_time
-                    left = self._grace_time
-                wait = min(wait, left)
-            elif slot.given:
-                wait = min(wait, 0.1)  # its next call is about to start
-        return wait
+        return self._timeouts.enforce(self._holdings)
 
     def publish(self) -> None:
         """Store what can be stored, and let messages go whose calls are all covered."""
@@ -331,39 +287,11 @@ class Workload:
             if found is not None
         ):
             return True
-        pace = self._paces.get(holding.chunk.job_id)
-        return pace is not None and (pace.mean_time or 0.0) >= _WORTH_A_PUT_TIME
+        return (self._paces.mean_time(holding.chunk.job_id) or 0.0) >= _WORTH_A_PUT_TIME
 
     def hand_out(self) -> None:
-        """Give waiting calls to free slots, a chunk's calls to several if they are free."""
-        free = [slot for slot in self._slots if slot.free]
-        ordinary = [holding for holding in self.holdings if not holding.cautious]
-        for holding in ordinary:
-            while free and holding.n_waiting:
-                # by all slots, not by those free now: a call must not wait behind a long one while another slot idles
-                share = math.ceil(holding.n_waiting / len(self._slots))
-                pace = self._paces.setdefault(holding.chunk.job_id, _Pace())
-                self._give(free, holding, min(share, pace.batch()))
-        if free and not any(holding.n_waiting or holding.n_running for holding in ordinary):
-            self._give_cautiously(free)
-
-    def _give_cautiously(self, free: list[Slot]) -> None:
-        cautious = [holding for holding in self.holdings if holding.cautious]
-        if any(holding.unsettled for holding in cautious):
-            return
-        for holding in sorted(cautious, key=lambda holding: holding.delivery):
-            if holding.n_waiting:
-                self._give(free, holding, 1)
-                return
-
-    def _give(self, free: list[Slot], holding: Holding, n_calls: int) -> None:
-        assert holding.job is not None  # noqa: S101 - only a delivery with nothing to run has none
-        identity = holding.job.identity
-        # a slot that serves the job already has its function loaded; a fresh one costs a fork
-        slot = min(free, key=lambda slot: (slot.job != identity, slot.job is not None, slot.number))
-        calls = holding.take(n_calls, now=self._clock.monotonic())
-        slot.give(holding.job, calls, holding.args, holding.receipt_handle)
-        free.remove(slot)
+        """Give waiting calls to free slots."""
+        self._dispatch.hand_out(self.holdings)
 
     # --- leaving ----------------------------------------------------------------------------------------------------
 

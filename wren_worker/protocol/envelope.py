@@ -75,11 +75,13 @@ def unwrap(
     view = memoryview(data)
     if len(view) < _ENVELOPE.size:
         raise WireError("the bytes are shorter than an envelope")
-    found, major, _scheme, _signature, length = _ENVELOPE.unpack_from(view)
+    found, major, scheme, _signature, length = _ENVELOPE.unpack_from(view)
     if found != magic:
         raise WireError(f"the bytes start with {found!r}, expected {magic!r}")
     if major != WIRE_MAJOR:
         raise WireError(f"wire version {major} is not {WIRE_MAJOR}: client and instance differ", major=major)
+    if scheme != 0:
+        raise WireError(f"signature scheme {scheme} is not known here", scheme=scheme)
     end = _ENVELOPE.size + length
     if length > header_limit or end > len(view):
         raise WireError(f"a header of {length} bytes does not fit")

@@ -91,31 +91,19 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     sink = CloudWatchSink(aws, config.names.log_group, instance_id)
     log = JsonLog(clock, lambda timestamp, fields: sink.put("daemon", timestamp, fields), instance_id=instance_id)
     n_ended = end_predecessors(run_dir)
-    names = config.names
-    queue_name = names.task_queue(config.python)
-    task_queue = SqsTaskQueue(aws, queue_name)
-    store = S3Store(aws, names.bucket)
     cores = _cores(environ)
     n_slots = cores if config.slots == "auto" else int(config.slots)
     log.event("started", version=config.version, slots=n_slots, cores=cores, ended_predecessors=n_ended)
 
     selector = selectors.DefaultSelector()
     slot_environ = _slot_environ(environ, run_dir=run_dir, threads=max(1, cores // n_slots))
-    slots = [
-        Slot(
-            number=number,
-            folder=work_dir / "slots" / str(number),
-            modules=work_dir / "modules",
-            command=(config.runtime or sys.executable, "-P", str(_slot_program())),
-            environ=slot_environ,
-            selector=selector,
-        )
-        for number in range(n_slots)
-    ]
+    slots = _slots(config, n_slots=n_slots, work_dir=work_dir, environ=slot_environ, selector=selector)
+    queue_name = config.names.task_queue(config.python)
+    task_queue, store = SqsTaskQueue(aws, queue_name), S3Store(aws, config.names.bucket)
     leases = LeaseKeeper(queue_=task_queue, inbox=inbox, lease_time=config.lease_time, clock=clock, log=log)
     intake = Intake(
         config=config,
-        audience=names.audience(queue_name),
+        audience=config.names.audience(queue_name),
         instance_id=instance_id,
         store=store,
         folder=work_dir / "args",
@@ -123,49 +111,38 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     )
     receiver = Receiver(queue_=task_queue, intake=intake, leases=leases, inbox=inbox, lease_time=config.lease_time)
     publisher = Publisher(store=store, replies=SqsReplySender(aws), queue_=task_queue, inbox=inbox, log=log)
-    outputs = Outputs(
-        tell=lambda fields: sink.put("tasks", clock.timestamp(), {"instance_id": instance_id, **fields}),
-        folder=work_dir / "outcomes",
-    )
     workload = Workload(
         slots=slots,
         publisher=publisher,
         leases=leases,
-        outputs=outputs,
+        outputs=Outputs(
+            tell=lambda fields: sink.put("tasks", clock.timestamp(), {"instance_id": instance_id, **fields}),
+            folder=work_dir / "outcomes",
+        ),
         clock=clock,
         log=log,
         instance_id=instance_id,
         grace_time=config.kill_grace_time,
         publish_timeout=config.publish_timeout,
     )
-    daemon = Daemon(
+    vitals = Vitals(
+        config=config, instance_id=instance_id, run_dir=run_dir, n_slots=n_slots, clock=clock, publisher=publisher
+    )
+    for thread in (leases, receiver, publisher):
+        thread.start()
+    code = Daemon(
         slots=slots,
         selector=selector,
         inbox=inbox,
         receiver=receiver,
-        publisher=publisher,
         workload=workload,
-        vitals=Vitals(
-            config=config,
-            instance_id=instance_id,
-            run_dir=run_dir,
-            n_slots=n_slots,
-            clock=clock,
-            publisher=publisher,
-        ),
-        retirement=Retirement(
-            booted=_booted(run_dir, clock.monotonic()),
-            idle_timeout=config.idle_timeout,
-            max_lifetime=config.max_lifetime,
-        ),
+        vitals=vitals,
+        retirement=_retirement(config, run_dir, clock.monotonic()),
         stop=stop,
         power_off=power_off,
         clock=clock,
         log=log,
-    )
-    for thread in (leases, receiver, publisher):
-        thread.start()
-    code = daemon.run()
+    ).run()
     publisher.stop(timeout=_LOG_CLOSE_TIMEOUT)
     leases.stop()
     log.event("stopped", code=int(code))
@@ -174,13 +151,32 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     os._exit(code)  # a receiver in its long poll and a PUT under way must not hold the exit
 
 
-def _slot_program() -> Path:
-    return Path(__file__).resolve().parent.parent / "slot" / "__main__.py"
+def _slots(
+    config: InstanceConfig,
+    *,
+    n_slots: int,
+    work_dir: Path,
+    environ: dict[str, str],
+    selector: selectors.BaseSelector,
+) -> list[Slot]:
+    program = Path(__file__).resolve().parent.parent / "slot" / "__main__.py"
+    return [
+        Slot(
+            number=number,
+            folder=work_dir / "slots" / str(number),
+            modules=work_dir / "modules",
+            command=(config.runtime or sys.executable, "-P", str(program)),
+            environ=environ,
+            selector=selector,
+        )
+        for number in range(n_slots)
+    ]
 
 
-def _booted(run_dir: Path, now: float) -> float:
-    """Return when the machine came up, on the monotonic clock, as its dead-man's timer wrote it down."""
+def _retirement(config: InstanceConfig, run_dir: Path, now: float) -> Retirement:
+    """Return the bounds of this instance's life, counted from when its dead-man's timer saw the machine come up."""
     try:
-        return min(now, float((run_dir / "booted").read_text()))
+        booted = min(now, float((run_dir / "booted").read_text()))
     except (OSError, ValueError):
-        return now
+        booted = now
+    return Retirement(booted=booted, idle_timeout=config.idle_timeout, max_lifetime=config.max_lifetime)

@@ -1,0 +1,142 @@
+"""Which waiting calls go to which free slot, how many at once, and which calls have run too long.
+
+Runs on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wren_worker.clock import Clock
+from wren_worker.daemon.holding import Holding
+from wren_worker.daemon.slot import Given, Slot
+
+__all__ = ["Dispatch", "Paces", "Timeouts"]
+
+#: What a slot is given at once, once the job's calls are known to be short.
+_BATCH_TIME = 0.2
+_MAX_BATCH = 2000
+_PACES_KEPT = 64
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How long one call of a job takes here, as far as is known."""
+
+    mean_time: float | None = None
+
+
+class Paces:
+    """What was learnt of jobs' calls; forgets the oldest job when there are many."""
+
+    def __init__(self) -> None:
+        self._paces: dict[str, _Pace] = {}
+
+    def note(self, job_id: str, run_time: float) -> None:
+        """Learn from one call."""
+        pace = self._paces.setdefault(job_id, _Pace())
+        pace.mean_time = run_time if pace.mean_time is None else 0.8 * pace.mean_time + 0.2 * run_time
+        while len(self._paces) > _PACES_KEPT:
+            del self._paces[next(iter(self._paces))]
+
+    def mean_time(self, job_id: str) -> float | None:
+        """Return seconds per call, None before the first."""
+        pace = self._paces.get(job_id)
+        return pace.mean_time if pace else None
+
+    def batch(self, job_id: str) -> int:
+        """Return how many calls to give at once: one while nothing is known."""
+        mean_time = self.mean_time(job_id)
+        return 1 if mean_time is None else max(1, min(_MAX_BATCH, int(_BATCH_TIME / max(mean_time, 1e-6))))
+
+
+class Dispatch:
+    """Feeds slots from what is held."""
+
+    def __init__(self, *, slots: Sequence[Slot], paces: Paces, clock: Clock) -> None:
+        self._slots = slots
+        self._paces = paces
+        self._clock = clock
+
+    def wanted(self, holdings: Sequence[Holding]) -> int:
+        """Return how many chunks the free slots can start, that nothing held can feed."""
+        if any(holding.cautious for holding in holdings):
+            return 0
+        n_free = sum(slot.free for slot in self._slots)
+        return max(0, n_free - sum(holding.n_waiting for holding in holdings))
+
+    def hand_out(self, holdings: Sequence[Holding]) -> None:
+        """Give waiting calls to free slots, a chunk's calls to several if they are free."""
+        free = [slot for slot in self._slots if slot.free]
+        ordinary = [holding for holding in holdings if not holding.cautious]
+        for holding in ordinary:
+            while free and holding.n_waiting:
+                # by all slots, not by those free now: a call must not wait behind a long one while another slot idles
+                share = math.ceil(holding.n_waiting / len(self._slots))
+                self._give(free, holding, min(share, self._paces.batch(holding.chunk.job_id)))
+        if free and not any(holding.n_waiting or holding.n_running for holding in ordinary):
+            self._give_cautiously(free, [holding for holding in holdings if holding.cautious])
+
+    def _give_cautiously(self, free: list[Slot], cautious: Sequence[Holding]) -> None:
+        if any(holding.unsettled for holding in cautious):
+            return
+        for holding in sorted(cautious, key=lambda holding: holding.delivery):
+            if holding.n_waiting:
+                self._give(free, holding, 1)
+                return
+
+    def _give(self, free: list[Slot], holding: Holding, n_calls: int) -> None:
+        assert holding.job is not None  # noqa: S101 - only a delivery with nothing to run has none
+        identity = holding.job.identity
+        # a slot that serves the job already has its function loaded; a fresh one costs a fork
+        slot = min(free, key=lambda slot: (slot.job != identity, slot.job is not None, slot.number))
+        calls = holding.take(n_calls, now=self._clock.monotonic())
+        slot.give(holding.job, calls, holding.args, holding.receipt_handle)
+        free.remove(slot)
+
+
+class Timeouts:
+    """Ends calls that run too long: TERM to the process group, then, after a grace, KILL.
+
+    Args:
+        slots: All slots.
+        grace_time: Seconds between the two.
+        clock: The loop's clock, which slots read too.
+    """
+
+    def __init__(self, *, slots: Sequence[Slot], grace_time: float, clock: Clock) -> None:
+        self._slots = slots
+        self._grace_time = grace_time
+        self._clock = clock
+        self._condemned: dict[int, tuple[Given, float]] = {}
+
+    def enforce(self, holdings: dict[str, Holding]) -> float:
+        """Signal what has run too long; return the seconds until the next call could have."""
+        return min((self._check(slot, holdings) for slot in self._slots), default=1.0)
+
+    def _check(self, slot: Slot, holdings: dict[str, Holding]) -> float:
+        now, found = self._clock.monotonic(), slot.running()
+        if slot.number in self._condemned:
+            given, deadline = self._condemned[slot.number]
+            if now >= deadline:
+                slot.kill(signal.SIGKILL, "timeout")
+                self._condemned[slot.number] = given, now + 1.0
+            return max(0.0, deadline - now)
+        if found is None or slot.killing:
+            return 0.1 if slot.given else 1.0  # its next call is about to start
+        given, start = found
+        holding = holdings.get(given.receipt_handle)
+        left = start + (holding.chunk.limits.timeout if holding else 0.0) - now
+        if left > 0:
+            return left
+        slot.kill(signal.SIGTERM, "timeout")
+        self._condemned[slot.number] = given, now + self._grace_time
+        return self._grace_time
+
+    def condemned(self, slot: Slot) -> Given | None:
+        """Return the call whose timeout ended the slot's child, None when something else did; asked once per end."""
+        given, _ = self._condemned.pop(slot.number, (None, 0.0))
+        return given
