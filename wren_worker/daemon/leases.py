@@ -18,8 +18,6 @@ __all__ = ["LeaseKeeper"]
 #: A beat at a third of the lease, then every fifteenth until one gets through.
 _BEAT, _RETRY = 3, 15
 _BATCH = 10
-#: A lease began when SQS gave it, not when the answer was here; so much of it may have passed on the way.
-_TRANSIT_SHARE = 0.05
 
 
 @dataclass(slots=True)
@@ -58,13 +56,16 @@ class LeaseKeeper:
         """End the thread; leases lapse from here on."""
         self._stopped.set()
 
-    def track(self, receipt_handle: str) -> None:
-        """Keep a lease alive that SQS has just given."""
-        now = self._clock.monotonic()
+    def track(self, receipt_handle: str, *, since: float) -> None:
+        """Keep a lease alive.
+
+        Args:
+            receipt_handle: The delivery.
+            since: When it was asked for, on the keeper's clock. SQS gave it some time after, and how long before the
+                answer was read nobody knows: this process may have been stopped in between.
+        """
         with self._lock:
-            self._leases[receipt_handle] = _Lease(
-                now + self._lease_time * (1 - _TRANSIT_SHARE), now + self._lease_time / _BEAT
-            )
+            self._leases[receipt_handle] = _Lease(since + self._lease_time, since + self._lease_time / _BEAT)
 
     def untrack(self, receipt_handle: str) -> None:
         """Let a lease be: its message was deleted, released, or is nobody's business here."""

@@ -6,6 +6,7 @@ import queue
 import threading
 from dataclasses import dataclass
 
+from wren_worker.clock import Clock
 from wren_worker.daemon.events import Inbox, PollEnded, Rejected
 from wren_worker.daemon.intake import Intake
 from wren_worker.daemon.leases import LeaseKeeper
@@ -25,13 +26,21 @@ class Receiver:
     """Polls when told to. ``polling`` is true from an order until its PollEnded was taken note of by the loop."""
 
     def __init__(
-        self, *, queue_: TaskQueue, intake: Intake, leases: LeaseKeeper, inbox: Inbox, lease_time: float
+        self,
+        *,
+        queue_: TaskQueue,
+        intake: Intake,
+        leases: LeaseKeeper,
+        inbox: Inbox,
+        lease_time: float,
+        clock: Clock,
     ) -> None:
         self._queue = queue_
         self._intake = intake
         self._leases = leases
         self._inbox = inbox
         self._lease_time = lease_time
+        self._clock = clock
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="wren-receiver", daemon=True)
         self.polling = False
@@ -61,12 +70,15 @@ class Receiver:
             self._inbox.put(PollEnded(n_messages=n_messages, error=error))
 
     def _poll(self, order: _Order) -> int:
+        since = self._clock.monotonic()
+        # a lease counts from before its poll, so a poll must leave most of it
+        wait_time = min(order.wait_time, self._lease_time / 3)
         messages = self._queue.receive(
-            max_messages=order.max_messages, wait_time=order.wait_time, lease_time=self._lease_time
+            max_messages=order.max_messages, wait_time=wait_time, lease_time=self._lease_time
         )
         # all of them before the first is fetched: fetching may take longer than a lease
         for message in messages:
-            self._leases.track(message.receipt_handle)
+            self._leases.track(message.receipt_handle, since=since)
         for position, message in enumerate(messages):
             try:
                 event = self._intake.prepare(message)
