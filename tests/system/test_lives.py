@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 
@@ -97,8 +98,17 @@ def test_the_commands_tell_the_story(world: World):
     assert "no instances" in world.command("ls").stdout
 
 
+def new_enough(aws: str) -> bool:
+    """Return whether this AWS CLI honours AWS_ENDPOINT_URL: 1.29 and 2.13 were the first."""
+    text = subprocess.run([aws, "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor = map(int, text.split()[0].removeprefix("aws-cli/").split(".")[:2])
+    return (major, minor) >= (2, 13) or (major == 1 and minor >= 29)
+
+
 def test_the_plain_aws_command_reads_the_lines(world: World, require_tool):
     aws = require_tool("aws")
+    if not new_enough(aws):
+        pytest.fail("aws is too old") if os.environ.get("CI") == "true" else pytest.skip("aws is too old")
     world.launch(1)
     with wren.executor(backend="sqs", progress=False) as executor:
         executor.call_async(lambda x: print(f"for the plain command {x}"), world.fleet).result()
@@ -106,7 +116,7 @@ def test_the_plain_aws_command_reads_the_lines(world: World, require_tool):
     def found() -> bool:
         done = subprocess.run(
             [aws, "logs", "filter-log-events", "--log-group-name", "pywren-standalone", "--output", "json"],
-            env={"PATH": "/usr/bin:/bin", "HOME": str(world.folder), **world.info.exports},
+            env={"PATH": os.environ["PATH"], "HOME": str(world.folder), **world.info.exports},
             capture_output=True,
             text=True,
             check=True,
