@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -189,6 +190,40 @@ def test_an_installed_wheel_finds_its_files(wheel, tmp_path):
         check=True,
     )
     assert Path(done.stdout.strip()) == tmp_path / "site" / "wren_worker" / "_files" / "supervisord.conf"
+
+
+@pytest.fixture
+def installed(wheel, tmp_path):
+    """Return the folder of an environment's programs: the wheel and what it depends on, and no checkout."""
+    folder = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], timeout=60, check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "--disable-pip-version-check"]
+    command = [*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # The dependencies are borrowed. A .pth file inside a borrowed folder is not read, so an editable install stays out.
+    [site] = folder.glob("lib/python*/site-packages")
+    borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (site / "borrowed.pth").write_text("".join(f"{path}\n" for path in sorted(borrowed)))
+    return folder / "bin"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_demo_runs_from_a_wheel_with_no_checkout_beside_it(installed, tmp_path, processes):
+    environ = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    where = [installed / "python", "-c", "import wren_worker; print(wren_worker.__file__)"]
+    found = subprocess.run(where, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert Path(found.stdout.strip()).is_relative_to(installed.parent)
+
+    log = tmp_path / "demo.log"
+    with log.open("wb") as output:
+        demo = processes(
+            [installed / "wren-standalone", "demo"], env=environ, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT
+        )
+        code = demo.wait(240)
+    assert code == 0, log.read_text()
+    assert processes.alive() == []
 
 
 @pytest.mark.slow

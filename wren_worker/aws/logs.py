@@ -189,7 +189,8 @@ class _Shipper:
 
             # a line that could not be delivered is counted; a warning on stderr for each would be a flood
             warnings.filterwarnings("ignore", category=watchtower.WatchtowerWarning)
-            self._client = _WitnessedClient(self._aws.logs_shipping())
+            client = _WitnessedClient(self._aws.logs_shipping())
+            witnessed: Any = client  # watchtower asks for botocore's class and uses three names of it
             self._handler = watchtower.CloudWatchLogHandler(
                 log_group_name=self._group,
                 log_stream_name="unused",
@@ -198,6 +199,7 @@ class _Shipper:
                 create_log_group=False,
                 create_log_stream=True,
             )
+            self._client = client
         return self._handler, self._client
 
 

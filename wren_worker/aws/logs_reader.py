@@ -76,8 +76,9 @@ class CloudWatchReader:
         self, streams: Sequence[str], start_timestamp: float | None, pattern: str
     ) -> Iterator[FilteredLogEventTypeDef]:
         request: FilterLogEventsRequestTypeDef = {"logGroupName": self._group}
-        if streams:
-            request["logStreamNames"] = list(streams[:MAX_STREAMS])
+        wanted = set(streams)
+        if 0 < len(wanted) <= MAX_STREAMS:
+            request["logStreamNames"] = sorted(wanted)
         if start_timestamp is not None:
             request["startTime"] = max(0, int(start_timestamp * 1000))
         if pattern:
@@ -94,7 +95,9 @@ class CloudWatchReader:
                 if classify(error) is Fault.GONE:
                     return
                 raise FleetError(explain(error)) from error
-            yield from page["events"]
+            for event in page["events"]:
+                if not wanted or event.get("logStreamName") in wanted:
+                    yield event
             following = page.get("nextToken", "")
             if not following or following == token:
                 return

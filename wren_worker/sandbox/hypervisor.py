@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,10 @@ class _Local:
 class Hypervisor:
     """Watches EC2 and keeps local instances in step with it."""
 
-    def __init__(self, cloud: Cloud, place: Site) -> None:
+    def __init__(self, cloud: Cloud, place: Site, *, launching: AbstractContextManager[object] | None = None) -> None:
         self._cloud = cloud
+        # held by EC2 while it starts a fleet: one seen half started would count too few instances to share the cores
+        self._launching = launching or nullcontext()
         self._site = place
         self._locals: dict[str, _Local] = {}
         self._lock = threading.RLock()
@@ -155,7 +158,9 @@ class Hypervisor:
                     self._ended(local)
             self._carry_out_verdicts()
             running = []
-            for instance in self._cloud.instances():
+            with self._launching:
+                instances = list(self._cloud.instances())
+            for instance in instances:
                 local = self._locals.get(instance.id)  # type: ignore[assignment]
                 if instance.state == "running":
                     running.append(instance)

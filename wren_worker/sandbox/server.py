@@ -67,6 +67,7 @@ class Sandbox:
                 path=os.environ.get("PATH", os.defpath),
                 environment=os.environ,
             ),
+            launching=tokens.lock,
         )
         self.hypervisor.start()
         self._thread = threading.Thread(target=self._server.serve_forever, name="aws", daemon=True)
