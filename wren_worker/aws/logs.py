@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from wren_worker.aws.session import Aws
 
@@ -195,7 +195,7 @@ class _Shipper:
                 log_group_name=self._group,
                 log_stream_name="unused",
                 use_queues=False,
-                boto3_client=cast("Any", self._client),
+                boto3_client=witnessed,
                 create_log_group=False,
                 create_log_stream=True,
             )
