@@ -20,7 +20,7 @@ from wren_worker.sandbox import control
 
 __all__ = ["demo"]
 
-_IDLE_TIMEOUT = 6.0
+_IDLE_TIMEOUT = 10.0
 _GONE_TIMEOUT = 40.0
 
 

@@ -19,6 +19,7 @@ _BEAT_INTERVAL = 0.5
 _STATE_INTERVAL = 300.0
 _BUSY_STATE_INTERVAL = 60.0
 _AGAIN_INTERVAL = 2.0
+_FLIP_INTERVAL = 10.0
 
 
 class Vitals:
@@ -54,6 +55,7 @@ class Vitals:
         self._last_show = 0.0
         self._last_state: State | None = None
         self._held_long = False
+        self._was_busy = False
         self.last_error = ""
 
     def show(self, state: State, holdings: Sequence[Holding], *, n_busy: int, idle_since: float | None) -> None:
@@ -64,10 +66,14 @@ class Vitals:
             self._next_beat = now + _BEAT_INTERVAL
         if not self._publisher.state_written:
             self._next_state = min(self._next_state, self._last_show + _AGAIN_INTERVAL)
+        if (idle_since is None) is not self._was_busy:
+            # readers want to know, but a state for every short chunk would cost more than it is worth
+            self._next_state = min(self._next_state, self._last_show + _FLIP_INTERVAL)
         held_long = any(now - holding.held_since > _BUSY_STATE_INTERVAL for holding in holdings)
         if now < self._next_state and state is self._last_state and held_long <= self._held_long:
             return
         self._last_state, self._held_long, self._last_show = state, held_long, now
+        self._was_busy = idle_since is None
         self._next_state = now + (_BUSY_STATE_INTERVAL if held_long else _STATE_INTERVAL)
         timestamp = self._clock.timestamp()
         facts = {
