@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +29,6 @@ _THERE = {
     "EntityAlreadyExists",
     "ResourceAlreadyExistsException",
     "InvalidLaunchTemplateName.AlreadyExistsException",
-    "LimitExceeded",  # a second role for a profile that has its one
 }
 
 
@@ -88,9 +88,16 @@ class AwsProvisioner:
             raise _told(resource, "remove", error) from error
 
     def queues(self, prefix: str) -> list[str]:
-        """Return the names of queues that start with ``prefix``."""
-        pages = self._aws.sqs().get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
-        return [url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls", [])]
+        """Return the names of queues that start with ``prefix``.
+
+        Raises:
+            FleetError: AWS refused; says why.
+        """
+        try:
+            pages = self._aws.sqs().get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
+            return [url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls", [])]
+        except Exception as error:
+            raise _told(Resource(kind=Kind.QUEUE, name=f"{prefix}*"), "list", error) from error
 
     def _find(self, resource: Resource) -> bool:
         aws, name = self._aws, resource.name
@@ -184,10 +191,27 @@ class AwsProvisioner:
             )
 
     def _make_template(self, resource: Resource) -> None:
-        ec2 = self._aws.ec2()
-        data = _as_any(resource.settings["data"])
+        ec2, name = self._aws.ec2(), resource.name
+        data, tags = _as_any(resource.settings["data"]), _as_any(resource.settings["tags"])
+        described = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:32]
+        found = [{"Key": key, "Value": value} for key, value in tags.items()]
         if not self.exists(resource):
-            _unless_there(lambda: ec2.create_launch_template(LaunchTemplateName=resource.name, LaunchTemplateData=data))
+            ec2.create_launch_template(
+                LaunchTemplateName=name,
+                VersionDescription=described,
+                LaunchTemplateData=data,
+                TagSpecifications=[{"ResourceType": "launch-template", "Tags": _as_any(found)}],
+            )
+            return
+        default = ec2.describe_launch_template_versions(LaunchTemplateName=name, Versions=["$Default"])
+        if default["LaunchTemplateVersions"][0].get("VersionDescription") == described:
+            return
+        # made by another version of this package, or changed by hand: launches start from the default version
+        made = ec2.create_launch_template_version(
+            LaunchTemplateName=name, VersionDescription=described, LaunchTemplateData=data
+        )["LaunchTemplateVersion"]
+        ec2.modify_launch_template(LaunchTemplateName=name, DefaultVersion=str(made["VersionNumber"]))
+        ec2.create_tags(Resources=[made["LaunchTemplateId"]], Tags=_as_any(found))
 
     # --- removing -----------------------------------------------------------------------------------------------------
 

@@ -84,10 +84,7 @@ class Outputs:
             slot: For the log.
             outbox: Where the slot leaves large values.
         """
-        output = self._open.pop(given, None)
-        if output is not None:
-            for stream, rest in output.unfinished.items():
-                self._tell_lines(rest, self._fields(given, job_id, slot, stream))
+        output = self._close(given, job_id=job_id, slot=slot)
         if output is None and len(record) <= MAX_RECORD_BYTES and not _elsewhere(record):
             return record
         packed = b"".join(records.pack_output(stream, data) for stream, data in _merged(output)) if output else b""
@@ -101,6 +98,16 @@ class Outputs:
             head[2] |= records.FLAG_ELSEWHERE
         head[9], head[10] = len(value), len(packed)
         return b"".join((records.HEAD.pack(*head), value, packed))
+
+    def forget(self, given: Given, *, job_id: str, slot: int) -> None:
+        """Drop what an attempt printed that is followed by another; its lines have been told."""
+        self._close(given, job_id=job_id, slot=slot)
+
+    def _close(self, given: Given, *, job_id: str, slot: int) -> _Output | None:
+        output = self._open.pop(given, None)
+        for stream, rest in output.unfinished.items() if output else ():
+            self._tell_lines(rest, self._fields(given, job_id, slot, stream))
+        return output
 
     def _spill(self, head: list[int], value: bytes, output: bytes, outbox: Path) -> bytes:
         if head[2] & records.FLAG_ELSEWHERE:

@@ -202,7 +202,7 @@ class Workload:
             return
         self._paces.note(holding.chunk.job_id, head[6])
         if head[1] == records.FAILURE and holding.failed(event.given.call_index):
-            holding.put_back([event.given.call_index])
+            self._again(holding, event.given, event.slot)
             return
         self._resolve(holding, event.given, event.slot, event.record)
 
@@ -212,6 +212,10 @@ class Workload:
         )
         holding.outcome(given.call_index, record)
 
+    def _again(self, holding: Holding, given: Given, slot: Slot) -> None:
+        self._outputs.forget(given, job_id=holding.chunk.job_id, slot=slot.number)
+        holding.put_back([given.call_index])
+
     def _ended(self, event: Ended) -> None:
         condemned = self._timeouts.condemned(event.slot)
         running, left = event.running, event.left
@@ -220,24 +224,24 @@ class Workload:
         for given in left:
             holding = self._holdings.get(given.receipt_handle)
             if holding is not None:
-                holding.put_back([given.call_index])
+                self._again(holding, given, event.slot)
         if running is None:
             return
         holding = self._holdings.get(running.receipt_handle)
         if holding is None:
             return
         if event.slot.killing and running != condemned:
-            holding.put_back([running.call_index])  # the neighbour of a call that was ended
+            self._again(holding, running, event.slot)  # the neighbour of a call that was ended
         elif condemned is not None:
             if holding.failed(running.call_index):
-                holding.put_back([running.call_index])
+                self._again(holding, running, event.slot)
             else:
                 record = timed_out(running, event, holding.chunk.limits.timeout, self._instance_id)
                 self._resolve(holding, running, event.slot, record)
         else:
             out_of_memory = event.status == -signal.SIGKILL and self._oom.increased()
             if holding.crashed(running.call_index) and not out_of_memory:
-                holding.put_back([running.call_index])
+                self._again(holding, running, event.slot)
             else:
                 record = slot_crashed(running, event, self._instance_id, out_of_memory=out_of_memory)
                 self._resolve(holding, running, event.slot, record)

@@ -44,7 +44,7 @@ def launch(machines: Machines, spec: Launch, names: Names, *, python: str, launc
         stale_timeout=spec.stale_timeout,
         boot_timeout=spec.boot_timeout,
         deadman_interval=spec.deadman_interval,
-        launch_id=launch_id,
+        # no launch id: it is a tag, and here it would make a template version of every launch
         version=VERSION,
     )
     return machines.launch(

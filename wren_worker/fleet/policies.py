@@ -123,6 +123,13 @@ def client_policy(names: Names) -> Policy:
             "Condition": {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
         },
         {
+            # an account's first spot instances need it
+            "Sid": "FirstSpot",
+            "Action": "iam:CreateServiceLinkedRole",
+            "Resource": f"arn:aws:iam::{names.account}:role/aws-service-role/spot.amazonaws.com/*",
+            "Condition": {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}},
+        },
+        {
             "Sid": "ReadLogs",
             "Action": ["logs:FilterLogEvents", "logs:DescribeLogStreams", "logs:GetLogEvents"],
             "Resource": f"arn:aws:logs:{names.region}:{names.account}:log-group:{names.log_group}:*",

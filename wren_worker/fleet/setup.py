@@ -51,7 +51,11 @@ def plan(names: Names, pythons: Sequence[str] = PYTHONS) -> list[Resource]:
         Resource(kind=Kind.LOG_GROUP, name=names.log_group, settings={"retention_days": _LOG_DAYS}),
         Resource(kind=Kind.ROLE, name=role, settings={"policy": instance_policy(names)}),
         Resource(kind=Kind.PROFILE, name=role, settings={"role": role}),
-        Resource(kind=Kind.TEMPLATE, name=names.launch_template, settings={"data": _template(names)}),
+        Resource(
+            kind=Kind.TEMPLATE,
+            name=names.launch_template,
+            settings={"data": _template(names), "tags": {"wren:fleet": names.fleet}},
+        ),
     ]
 
 
@@ -79,7 +83,7 @@ def _lifecycle() -> dict[str, object]:
 
 
 def _template(names: Names) -> dict[str, object]:
-    """Return what every launch of the fleet shares.
+    """Return what every launch of the fleet shares; image, its root disk and user-data are each launch's own.
 
     Source: EC2 RequestLaunchTemplateData, read 2026-11: ``InstanceInitiatedShutdownBehavior`` defaults to stop, which
     would leave every instance that powers itself off behind, stopped and its disk billed.
@@ -93,12 +97,6 @@ def _template(names: Names) -> dict[str, object]:
             "HttpEndpoint": "enabled",
             "InstanceMetadataTags": "enabled",
         },
-        "BlockDeviceMappings": [
-            {
-                "DeviceName": "/dev/xvda",
-                "Ebs": {"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True, "VolumeSize": 30},
-            }
-        ],
         "TagSpecifications": [
             {"ResourceType": "instance", "Tags": [{"Key": "wren:fleet", "Value": names.fleet}]},
         ],
