@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -80,6 +81,22 @@ def free_port() -> int:
         return port
 
 
+def until(condition: Callable[[], object], *, timeout: float = 30.0) -> None:
+    """Wait for a condition; fail with its source line when it does not come true within ``timeout`` seconds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() >= end:
+            where = f"{Path(condition.__code__.co_filename).name}:{condition.__code__.co_firstlineno}"
+            pytest.fail(f"not true within {timeout:g} s: the condition at {where}")
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def deadline() -> Callable[..., None]:
+    """Return a function that waits for a condition, for at most ``timeout`` seconds."""
+    return until
+
+
 class Processes:
     """Starts programs, each in a session of its own, and finds all that came of them."""
 
@@ -123,10 +140,10 @@ class Processes:
         left = self.alive()
         psutil.wait_procs(left, timeout=self.stop_timeout)  # those that are just about to go
         names = []
-        for process in self.alive():
+        for left_over in self.alive():
             try:
-                names.append(f"{process.pid} {' '.join(process.cmdline())}")
-                process.kill()
+                names.append(f"{left_over.pid} {' '.join(left_over.cmdline())}")
+                left_over.kill()
             except psutil.NoSuchProcess:
                 continue
         return names

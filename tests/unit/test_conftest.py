@@ -48,3 +48,14 @@ def test_a_missing_tool_skips(require_tool):
     assert require_tool("sh")
     with pytest.raises((pytest.skip.Exception, pytest.fail.Exception)):
         require_tool("no-such-program")
+
+
+def test_a_deadline_waits_until_the_condition_holds(deadline):
+    asked = []
+    deadline(lambda: asked.append(1) or len(asked) == 3)
+    assert len(asked) == 3
+
+
+def test_a_deadline_that_passes_says_which_condition(deadline):
+    with pytest.raises(pytest.fail.Exception, match=r"0\.05 s.*test_conftest\.py"):
+        deadline(lambda: False, timeout=0.05)
