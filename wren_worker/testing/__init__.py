@@ -10,15 +10,9 @@ deletes nothing. All of them may be shared between threads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wren_worker.testing.clock import FakeClock
 from wren_worker.testing.queues import MemoryPostOffice, MemoryReplyQueue, MemoryReplySender, MemoryTaskQueue
 from wren_worker.testing.store import LogLine, MemoryLogSink, MemoryStore
-
-if TYPE_CHECKING:
-    from wren_worker.clock import Clock
-    from wren_worker.protocol.ports import LogSink, ObjectStore, ReplyQueue, ReplySender, TaskQueue
 
 __all__ = [
     "FakeClock",
@@ -30,14 +24,3 @@ __all__ = [
     "MemoryStore",
     "MemoryTaskQueue",
 ]
-
-
-if TYPE_CHECKING:
-    # checked by mypy, never run: each fills its port
-    def _queues(
-        queue: MemoryTaskQueue, replies: MemoryReplyQueue, sender: MemoryReplySender
-    ) -> tuple[TaskQueue, ReplyQueue, ReplySender]:
-        return queue, replies, sender
-
-    def _others(clock: FakeClock, store: MemoryStore, sink: MemoryLogSink) -> tuple[Clock, ObjectStore, LogSink]:
-        return clock, store, sink
