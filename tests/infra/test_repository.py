@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 import json
 import os
 import shutil
@@ -243,3 +244,9 @@ def test_every_file_of_the_package_compiles_for_the_oldest_python():
 
     for path in (ROOT / "wren_worker").rglob("*.py"):
         ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 11))
+
+
+def test_the_license_is_the_text_itself_and_names_nobody_else():
+    text = (ROOT / "LICENSE").read_bytes()
+    # Source: https://www.apache.org/licenses/LICENSE-2.0.txt, as Debian ships it
+    assert hashlib.sha256(text).hexdigest() == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
