@@ -86,12 +86,7 @@ class CloudWatchSink:
             text = _line_text(fields)
         except (TypeError, ValueError, RecursionError):
             text = json.dumps({"event": "log_line_unprintable"})
-        line = _Line(
-            stream=f"{self._instance_id}-{stream}",
-            timestamp=timestamp,
-            text=text,
-            n_bytes=len(text) + EVENT_OVERHEAD_BYTES,  # json.dumps gives ASCII: characters are bytes
-        )
+        line = self._line(stream, timestamp, text)
         with self._changed:
             if self._closing:
                 self._n_dropped += 1
@@ -126,14 +121,13 @@ class CloudWatchSink:
                     return
                 if not self._closing:
                     self._changed.wait_for(lambda: self._closing, timeout=self._send_interval)
-                lines = list(self._lines)
+                lines = [*self._lines, *self._drops()]
                 self._lines.clear()
                 self._n_bytes = 0
             for batch in _batches(lines):
                 if not self._ship(batch):
                     with self._changed:
                         self._n_dropped += len(batch)
-            self._report_drops()
 
     def _ship(self, batch: Sequence[_Line]) -> bool:
         """Send one batch, waiting out a service in trouble for as long as the buffer may fill meanwhile."""
@@ -146,13 +140,29 @@ class CloudWatchSink:
             pause_time = min(_MAX_PAUSE_TIME, pause_time * 2)
         return False
 
-    def _report_drops(self) -> None:
-        with self._changed:
-            n_new = self._n_dropped - self._n_reported
-            self._n_reported = self._n_dropped
-            closing = self._closing
-        if n_new and not closing:
-            self.put("daemon", time.time(), {"event": "log_lines_dropped", "level": "WARNING", "n_lines": n_new})
+    def _drops(self) -> list[_Line]:
+        """Return a line that says how many were dropped since the last one; it takes no place in the buffer."""
+        n_new = self._n_dropped - self._n_reported
+        self._n_reported = self._n_dropped
+        return (
+            [
+                self._line(
+                    "daemon",
+                    time.time(),
+                    json.dumps({"event": "log_lines_dropped", "level": "WARNING", "n_lines": n_new}),
+                )
+            ]
+            if n_new
+            else []
+        )
+
+    def _line(self, stream: str, timestamp: float, text: str) -> _Line:
+        return _Line(
+            stream=f"{self._instance_id}-{stream}",
+            timestamp=timestamp,
+            text=text,
+            n_bytes=len(text) + EVENT_OVERHEAD_BYTES,  # json.dumps gives ASCII: characters are bytes
+        )
 
 
 class _Shipper:
