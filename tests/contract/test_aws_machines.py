@@ -9,11 +9,13 @@ import pytest
 
 from wren_worker.aws.ec2 import Ec2Machines
 from wren_worker.aws.provision import AwsProvisioner
+from wren_worker.aws.session import Aws
 from wren_worker.config import Names
 from wren_worker.errors import FleetError
 from wren_worker.fleet.setup import plan, setup, teardown
 from wren_worker.protocol.ports import InstanceRequest
 from wren_worker.protocol.provision import Kind
+from wren_worker.testing import FakeClock
 
 
 @pytest.fixture
@@ -90,6 +92,14 @@ def test_the_bucket_is_private_and_forgets(aws, names, fleet):
     assert [rule["AbortIncompleteMultipartUpload"] for rule in rules if "Expiration" not in rule] == [
         {"DaysAfterInitiation": 1}
     ]
+
+
+def test_a_region_of_its_own_is_named_to_the_bucket(aws):
+    abroad = Aws("eu-central-1", account=aws.account, exports=aws._exports)
+    names = Names(fleet=f"f{secrets.token_hex(5)}", account=aws.account, region=abroad.region)
+    for _ in setup(AwsProvisioner(abroad), names, pythons=()):
+        pass
+    assert abroad.s3().get_bucket_location(Bucket=names.bucket)["LocationConstraint"] == "eu-central-1"
 
 
 def test_a_task_queue_has_its_dead_letters_and_bounds(aws, names, fleet):
@@ -225,3 +235,65 @@ def test_the_newest_own_image_is_found(aws, image):
     machines = Ec2Machines(aws, "any")
     assert machines.find_image("3.99") in made
     assert machines.find_image("2.7") is None
+
+
+class Clock(FakeClock):
+    """A clock whose machine learns of the instance profile while somebody waits."""
+
+    def __init__(self, ec2):
+        super().__init__()
+        self._ec2 = ec2
+
+    def sleep(self, duration_time):
+        super().sleep(duration_time)
+        self._ec2.n_refusals -= 1
+
+
+class SlowToLearn:
+    """EC2 that does not know the instance profile yet, for so many waits."""
+
+    def __init__(self, n_refusals):
+        self.n_refusals = n_refusals
+        self.tokens = []
+
+    def create_fleet(self, **request):
+        self.tokens.append(request["ClientToken"])
+        if self.n_refusals > 0:
+            text = (
+                "Value (wren-x-instance) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile"
+            )
+            return {"Instances": [], "Errors": [{"ErrorCode": "InvalidParameterValue", "ErrorMessage": text}]}
+        return {"Instances": [{"InstanceIds": ["i-1"]}], "Errors": []}
+
+
+def machines_on(ec2, clock, monkeypatch):
+    aws = Aws("us-east-1", account="123456789012")
+    monkeypatch.setattr(aws, "ec2", lambda: ec2)
+    machines = Ec2Machines(aws, "wren-x", clock=clock)
+    monkeypatch.setattr(machines, "_version", lambda request: "2")
+    return machines
+
+
+def test_a_profile_that_was_made_just_now_is_waited_for(names, monkeypatch):
+    ec2 = SlowToLearn(2)
+    machines = machines_on(ec2, Clock(ec2), monkeypatch)
+    report = machines.launch(request_of(names, "ami-1", client_token="t"))
+    assert report.instance_ids == ("i-1",)
+    assert ec2.tokens == ["t", "t-2", "t-3"]
+
+
+def test_a_profile_that_never_comes_is_told(names, monkeypatch):
+    ec2 = SlowToLearn(1000)
+    clock = Clock(ec2)
+    began = clock.monotonic()
+    with pytest.raises(FleetError, match="IAM Instance Profile"):
+        machines_on(ec2, clock, monkeypatch).launch(request_of(names, "ami-1"))
+    assert 30 < clock.monotonic() - began < 60
+
+
+def test_a_console_is_shown_as_botocore_gives_it(monkeypatch):
+    class Console:
+        def get_console_output(self, InstanceId):
+            return {"InstanceId": InstanceId, "Output": "Booting\n"}
+
+    assert machines_on(Console(), FakeClock(), monkeypatch).console_output("i-1") == "Booting\n"

@@ -235,7 +235,13 @@ def event(identity, timestamp, stream="i-1-tasks"):
 
 
 def test_pages_follow_each_other_even_when_one_is_empty(aws, stub):
-    request = {"logGroupName": "g", "startTime": 5000, "filterPattern": '"j"', "logStreamNames": ["i-1-tasks"]}
+    request = {
+        "logGroupName": "g",
+        "interleaved": True,
+        "startTime": 5000,
+        "filterPattern": '"j"',
+        "logStreamNames": ["i-1-tasks"],
+    }
     stub.add_response("filter_log_events", {"events": [event("a", 5)], "nextToken": "1"}, request)
     stub.add_response("filter_log_events", {"events": [], "nextToken": "2"}, {**request, "nextToken": "1"})
     stub.add_response("filter_log_events", {"events": [event("b", 6)]}, {**request, "nextToken": "2"})
@@ -248,7 +254,7 @@ def test_pages_follow_each_other_even_when_one_is_empty(aws, stub):
 
 def test_more_streams_than_a_request_takes_are_picked_here(aws, stub):
     events = [event("a", 1, "i-7"), event("b", 2, "other")]
-    stub.add_response("filter_log_events", {"events": events}, {"logGroupName": "g"})
+    stub.add_response("filter_log_events", {"events": events}, {"logGroupName": "g", "interleaved": True})
     found = CloudWatchReader(aws, "g").events(streams=[f"i-{number}" for number in range(101)])
     assert [line.message for line in found] == ["a"]
 
@@ -263,7 +269,7 @@ def test_no_group_is_no_lines_and_a_refusal_is_an_error(aws, stub):
 
 def test_a_follower_sees_each_line_once_the_late_ones_too(aws, stub):
     def page(*events, start):
-        request = {"logGroupName": "g", "startTime": int(start * 1000)}
+        request = {"logGroupName": "g", "interleaved": True, "startTime": int(start * 1000)}
         stub.add_response("filter_log_events", {"events": list(events)}, request)
 
     page(event("a", 100), start=100)

@@ -75,7 +75,8 @@ class CloudWatchReader:
     def _stored(
         self, streams: Sequence[str], start_timestamp: float | None, pattern: str
     ) -> Iterator[FilteredLogEventTypeDef]:
-        request: FilterLogEventsRequestTypeDef = {"logGroupName": self._group}
+        # AWS always answers in time order over all streams; an emulator has to be asked for it
+        request: FilterLogEventsRequestTypeDef = {"logGroupName": self._group, "interleaved": True}
         wanted = set(streams)
         if 0 < len(wanted) <= MAX_STREAMS:
             request["logStreamNames"] = sorted(wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from wren_worker.errors import StoreError
@@ -11,6 +12,8 @@ from wren_worker.protocol.model import state_key
 from wren_worker.protocol.ports import InstanceInfo, Machines, ObjectStore, QueueDepth
 
 __all__ = ["Row", "roster", "why_nothing_runs"]
+
+_READERS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +49,20 @@ def roster(
     Raises:
         FleetError: EC2 refused.
     """
-    return [
-        _row(info, _state(store, info.instance_id), timestamp)
-        for info in machines.instances(fleet, alive_only=alive_only)
-    ]
+    found = machines.instances(fleet, alive_only=alive_only)
+    states = _states(store, [info.instance_id for info in found])
+    return [_row(info, state, timestamp) for info, state in zip(found, states, strict=True)]
+
+
+def _states(store: ObjectStore, instance_ids: Sequence[str]) -> list[Mapping[str, object]]:
+    """Return what the daemons wrote; a request an instance, several at a time where there are many."""
+    if len(instance_ids) > _READERS:
+        try:
+            with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="wren-roster") as readers:
+                return list(readers.map(lambda instance_id: _state(store, instance_id), instance_ids))
+        except RuntimeError:  # the interpreter is on its way out, starts no threads any more, and still may ask
+            pass
+    return [_state(store, instance_id) for instance_id in instance_ids]
 
 
 def _state(store: ObjectStore, instance_id: str) -> Mapping[str, object]:

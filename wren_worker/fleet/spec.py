@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -49,16 +50,21 @@ class Launch:
     subnets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.count <= _MAX_COUNT:
+        if type(self.count) is not int or not 1 <= self.count <= _MAX_COUNT:
             raise ConfigError(f"count={self.count} is out of range: 1 to {_MAX_COUNT} instances a launch.")
+        for name in ("types", "subnets"):
+            if isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name}='{getattr(self, name)}' is one text; a tuple of texts is needed.")
         if not self.types:
             raise ConfigError("No instance type is named. Pass --type, for example c5.xlarge.")
         if self.slots != "auto" and not (self.slots.isdigit() and int(self.slots) > 0):
             raise ConfigError(f"slots='{self.slots}' is neither 'auto' nor a number above 0.")
         for name in ("idle_timeout", "max_lifetime", "lease_time", "stale_timeout", "boot_timeout", "deadman_interval"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be more than 0 s.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be more than 0 s, and have an end.")
         if self.idle_timeout > self.max_lifetime:
             raise ConfigError("idle_timeout is longer than max_lifetime; an instance would never be idle for so long.")
         if self.max_price and not self.spot:
             raise ConfigError("max_price is a bound on spot prices; pass --spot with it.")
+        if self.max_price and not re.fullmatch(r"\d+(\.\d+)?", self.max_price):
+            raise ConfigError(f"max_price='{self.max_price}' is no amount of dollars an hour. Write it like 0.12.")
