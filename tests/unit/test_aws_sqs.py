@@ -259,3 +259,14 @@ def test_a_notice_to_a_queue_that_is_gone_says_so(aws, sqs, clock):
     with pytest.raises(QueueError) as caught:
         SqsReplySender(aws, clock=clock).send(URL, ["notice"])
     assert caught.value.gone
+
+
+def test_a_queue_that_sqs_does_not_know_yet_is_empty(aws, sqs, clock):
+    young = SqsReplyQueue(aws, URL, young_time=3, clock=clock)
+    sqs.add_client_error("receive_message", "AWS.SimpleQueueService.NonExistentQueue", "no", 400)
+    assert young.receive(wait_time=20) == []
+    clock.advance(3)
+    sqs.add_client_error("receive_message", "AWS.SimpleQueueService.NonExistentQueue", "no", 400)
+    with pytest.raises(QueueError) as caught:
+        young.receive(wait_time=20)
+    assert caught.value.gone
