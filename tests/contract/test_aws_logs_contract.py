@@ -31,7 +31,7 @@ def test_lines_come_back_in_time_order_and_by_job(moto_aws, group):
     lines = list(reader.events(start_timestamp=now - 10))
     assert len(lines) == 301
     assert [line.timestamp for line in lines] == sorted(line.timestamp for line in lines)
-    wanted = LogFilter(job_id="j1", instance_id="i-1", stream="tasks")
+    wanted = LogFilter(fleet="f", job_id="j1", instance_id="i-1", stream="tasks")
     found = [line for line in reader.events(streams=wanted.streams, pattern=wanted.pattern) if wanted.keeps(line)]
     assert [fields_of(line)["call_index"] for line in found] == list(range(1, 300, 3))
     assert list(reader.events(start_timestamp=now + 3600)) == []

@@ -270,11 +270,17 @@ def _report(answer: CreateFleetResultTypeDef, request: InstanceRequest) -> Launc
     if not ids:
         told = "; ".join(f"{text} ({code})" for code, text in shortfalls) or "EC2 gave no reason"
         raise FleetError(
-            f"No instance was started, of {request.count} asked for: {told}. Try other --type values or --on-demand.",
+            f"No instance was started, of {request.count} asked for: {told}.{_advice(shortfalls)}",
             started=(),
             shortfalls=shortfalls,
         )
     return LaunchReport(instance_ids=ids, shortfalls=shortfalls)
+
+
+def _advice(shortfalls: Iterable[tuple[str, str]]) -> str:
+    if any("Capacity" in code for code, _ in shortfalls):
+        return " Try other --type values, or other --subnet values in other zones."
+    return ""
 
 
 def _info(instance: InstanceTypeDef) -> InstanceInfo:

@@ -77,7 +77,10 @@ class Aws:
         """
         region = self._region or self._ensure_session().region_name
         if not region:
-            raise ConfigError("No AWS region is set. Pass --region, or set AWS_REGION or a region in ~/.aws/config.")
+            raise ConfigError(
+                "No AWS region is set. Pass --region, or set AWS_REGION or a region in ~/.aws/config. "
+                "Without an AWS account: `wren-standalone demo`, or `sandbox up`."
+            )
         return region
 
     @property

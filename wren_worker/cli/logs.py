@@ -32,7 +32,9 @@ def logs(
 ) -> None:
     """Show log lines, of one JOB or of all."""
     operator = Operator(context.settings)
-    wanted = LogFilter(job_id=job, call_index=call_index, instance_id=instance_id, stream=stream)
+    wanted = LogFilter(
+        fleet=operator.names.fleet, job_id=job, call_index=call_index, instance_id=instance_id, stream=stream
+    )
     start = operator.clock.timestamp() - parse_time(since)
     read = operator.logs.follow if follow else operator.logs.events
     for event in read(streams=wanted.streams, start_timestamp=start, pattern=wanted.pattern):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def up(context: Context, port: int | None) -> None:
 def down(context: Context) -> None:
     """End the sandbox and everything that runs in it."""
     ended = control.down(_directory(context))
+    if ended and os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://127.0.0.1:"):
+        names = "AWS_ENDPOINT_URL AWS_DEFAULT_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY"
+        context.output.note(f"# this shell still points at it: unset {names}")
     context.output.data({"ended": ended})
     context.output.say("the sandbox is down, nothing of it runs" if ended else "no sandbox was running")
 

@@ -50,9 +50,11 @@ def teardown(context: Context, *, yes: bool, dry_run: bool) -> None:
     operator = Operator(context.settings)
     names = operator.names
     alive = operator.machines.instances(names.fleet)
-    context.output.say(f"fleet '{names.fleet}', {operator.place}: {len(alive)} instances, and")
+    context.output.say(f"fleet '{names.fleet}', {operator.place}: {len(alive)} instances")
     last = operator.is_last_fleet()
     steps = _show(context, fleet_setup.teardown(operator.provisioner, names, last_fleet=last, dry_run=True))
+    if not (steps or alive):
+        context.output.say("nothing to remove")
     if dry_run or not (steps or alive):
         return
     if not yes:

@@ -14,8 +14,12 @@ __all__ = ["LogFilter", "format_line"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilter:
-    """Which lines are wanted; None is any. ``stream`` is "daemon", "tasks" or "boot"."""
+    """Which lines are wanted; None is any. ``stream`` is "daemon", "tasks" or "boot".
 
+    All fleets share the log group, so the fleet is always asked for.
+    """
+
+    fleet: str
     job_id: str | None = None
     call_index: int | None = None
     instance_id: str | None = None
@@ -45,9 +49,9 @@ class LogFilter:
             return False
         if self.instance_id is not None and instance_id != self.instance_id:
             return False
-        if self.job_id is None and self.call_index is None:
-            return True
         fields = fields_of(event)
+        if fields.get("fleet", self.fleet) != self.fleet:
+            return False  # a line that names none, of a boot, is anybody's
         if self.job_id is not None and fields.get("job_id") != self.job_id:
             return False
         return self.call_index is None or fields.get("call_index") == self.call_index
@@ -73,7 +77,7 @@ def format_line(event: LogEvent) -> str:
         again = f" attempt {attempt}" if attempt not in (None, 1) else ""
         mark = "!" if fields.get("stream") == "stderr" else "|"
         return f"{when} {instance_id} {place}{again} {mark} {fields.get('message', '')}"
-    for known in ("timestamp", "level", "instance_id"):
+    for known in ("timestamp", "level", "instance_id", "fleet"):
         fields.pop(known, None)
     name = fields.pop("event", None) or fields.pop("message", "")
     rest = " ".join(f"{key}={value}" for key, value in fields.items())

@@ -13,6 +13,8 @@ __all__ = ["Launch", "parse_time"]
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 #: EC2 asks to break up larger requests. Source: RunInstances, read 2026-11.
 _MAX_COUNT = 500
+#: A process each; no instance type has more vCPUs to run them on.
+_MAX_SLOTS = 1024
 
 
 def parse_time(text: str) -> float:
@@ -57,8 +59,8 @@ class Launch:
                 raise ConfigError(f"{name}='{getattr(self, name)}' is one text; a tuple of texts is needed.")
         if not self.types:
             raise ConfigError("No instance type is named. Pass --type, for example c5.xlarge.")
-        if self.slots != "auto" and not (self.slots.isdigit() and int(self.slots) > 0):
-            raise ConfigError(f"slots='{self.slots}' is neither 'auto' nor a number above 0.")
+        if self.slots != "auto" and not (self.slots.isdigit() and 0 < int(self.slots) <= _MAX_SLOTS):
+            raise ConfigError(f"slots='{self.slots}' is neither 'auto' nor a number from 1 to {_MAX_SLOTS}.")
         for name in ("idle_timeout", "max_lifetime", "lease_time", "stale_timeout", "boot_timeout", "deadman_interval"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be more than 0 s, and have an end.")

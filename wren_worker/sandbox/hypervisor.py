@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from wren_worker.sandbox.imds import Identity, MetadataServer
 __all__ = ["Hypervisor", "Site"]
 
 _TICK_TIME = 0.05
+_BURIAL_INTERVAL = 5.0
 _CONSOLE_BYTES = 65536  # what GetConsoleOutput keeps
 _SOCKET_PATH_BYTES = 100  # sun_path is 104 bytes on macOS, 108 on Linux, and the name comes on top
 _PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "USER", "LOGNAME")
@@ -78,6 +79,7 @@ class Hypervisor:
         self._locals: dict[str, _Local] = {}
         self._lock = threading.RLock()
         self._stopping = threading.Event()
+        self._next_burial = 0.0
         self._doomed: list[tuple[float, str, str, str]] = []  # (when, instance id, state reason code, text)
         self._thread = threading.Thread(target=self._run, name="hypervisor", daemon=True)
 
@@ -156,6 +158,7 @@ class Hypervisor:
             for local in list(self._locals.values()):
                 if local.process.poll() is not None:
                     self._ended(local)
+            self._bury_orphans()
             self._carry_out_verdicts()
             running = []
             with self._launching:
@@ -169,6 +172,18 @@ class Hypervisor:
             for instance in running:
                 if instance.id not in self._locals:
                     self._launch(instance, len(running))
+
+    def _bury_orphans(self) -> None:
+        """Reap what machines that were killed left to this process, which is everybody's subreaper here."""
+        now = time.monotonic()
+        if now < self._next_burial:
+            return
+        self._next_burial = now + _BURIAL_INTERVAL
+        own = {local.process.pid for local in self._locals.values()}
+        for pid in processes.dead_children(os.getpid()):
+            if pid not in own:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
     def _carry_out_verdicts(self) -> None:
         now = time.monotonic()

@@ -59,6 +59,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def dead_children(pid: int) -> list[int]:
+    """Return the children that are dead and not yet waited for; only Linux hands orphans to a process that asks."""
+    if not _LINUX:
+        return []
+    stats = ((int(name), _stat(name)) for name in os.listdir("/proc") if name.isdigit())
+    return [child for child, fields in stats if fields and fields[0] == "Z" and int(fields[1]) == pid]
+
+
 def marked(marker: str) -> list[int]:
     """Return every other process whose environment holds ``marker`` ("NAME=value")."""
     own = os.getpid()

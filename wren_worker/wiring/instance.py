@@ -89,7 +89,8 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     instance_id = ImdsMetadata(environ).instance_id()
     aws = Aws(config.region, account=config.account, on_instance=True)
     sink = CloudWatchSink(aws, config.names.log_group, instance_id)
-    log = JsonLog(clock, lambda timestamp, fields: sink.put("daemon", timestamp, fields), instance_id=instance_id)
+    names = {"instance_id": instance_id, "fleet": config.fleet}
+    log = JsonLog(clock, lambda timestamp, fields: sink.put("daemon", timestamp, fields), **names)
     n_ended = end_predecessors(run_dir)
     cores = _cores(environ)
     n_slots = cores if config.slots == "auto" else int(config.slots)
@@ -118,7 +119,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         publisher=publisher,
         leases=leases,
         outputs=Outputs(
-            tell=lambda fields: sink.put("tasks", clock.timestamp(), {"instance_id": instance_id, **fields}),
+            tell=lambda fields: sink.put("tasks", clock.timestamp(), {**names, **fields}),
             folder=work_dir / "outcomes",
         ),
         clock=clock,

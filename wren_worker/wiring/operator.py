@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from wren_worker.aws.ec2 import Ec2Machines
@@ -30,7 +31,8 @@ class Operator:
     """
 
     def __init__(self, settings: Settings, *, exports: Mapping[str, str] | None = None) -> None:
-        region = exports["AWS_DEFAULT_REGION"] if exports else settings.region
+        # boto3 itself reads AWS_DEFAULT_REGION only; every other tool of AWS's reads this one too
+        region = exports["AWS_DEFAULT_REGION"] if exports else settings.region or os.environ.get("AWS_REGION", "")
         self.aws = Aws(region or None, settings.profile or None, exports=exports)
         self.names = Names(fleet=settings.fleet_name, account=self.aws.account, region=self.aws.region)
         self.python = this_python()
