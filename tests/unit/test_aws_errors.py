@@ -24,6 +24,7 @@ KINDS = [
     (answer("Unheard", 503), Fault.PASSING),
     (answer("ConditionalRequestConflict", 409), Fault.PASSING),
     (answer("RequestTimeout", 400), Fault.PASSING),
+    (answer("409", 409), Fault.PASSING),
     (answer("AccessDenied", 403), Fault.DENIED),
     (answer("403", 403), Fault.DENIED),
     (answer("UnauthorizedOperation", 403), Fault.DENIED),

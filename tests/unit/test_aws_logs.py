@@ -138,6 +138,8 @@ def test_neither_put_nor_close_waits_for_a_service_that_hangs(aws, service):
         sink.put("tasks", float(number), {"n": number})
     sink.close(timeout=0.2)
     assert time.monotonic() - began < 5
+    # still stuck, and no reason for the interpreter to wait
+    assert {thread.daemon for thread in threading.enumerate() if thread.name == "wren-log-shipper"} == {True}
 
 
 def test_a_service_that_is_dead_for_a_while_loses_nothing(aws, service):
