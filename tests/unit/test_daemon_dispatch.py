@@ -1,0 +1,85 @@
+"""Which calls go to which slot: by pace, by share, and one at a time where a chunk's deliveries keep vanishing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_daemon_holding import empty_object, holding
+
+from wren_worker.clock import SystemClock
+from wren_worker.daemon.dispatch import Dispatch, Paces
+from wren_worker.protocol import records
+
+
+class FakeSlot:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.job: Any = None
+        self.given: list[int] = []
+
+    @property
+    def free(self) -> bool:
+        return not self.given
+
+    def give(self, job: Any, calls: Any, args: Any, handle: str) -> None:
+        self.job = job.identity
+        self.given = [call.call_index for call, _ in calls]
+
+
+@pytest.fixture
+def rig() -> tuple[list[FakeSlot], Paces, Dispatch]:
+    slots, paces = [FakeSlot(0), FakeSlot(1)], Paces()
+    return slots, paces, Dispatch(slots=slots, paces=paces, clock=SystemClock())  # type: ignore[arg-type]
+
+
+def given(slots: list[FakeSlot]) -> list[list[int]]:
+    return [slot.given for slot in slots]
+
+
+def test_one_call_a_slot_while_nothing_is_known_then_a_share_by_pace(rig):
+    slots, paces, dispatch = rig
+    held = holding(n_calls=40)
+    dispatch.hand_out([held])
+    assert given(slots) == [[10], [11]]
+    paces.note("j", 0.001)
+    slots[0].given = []
+    dispatch.hand_out([held])
+    assert len(slots[0].given) == 19  # half of what waits: the other slot shall have the rest
+    slots[0].given = []
+    paces.note("j", 10.0)
+    dispatch.hand_out([held])
+    assert len(slots[0].given) == 1
+
+
+def test_a_chunk_whose_deliveries_keep_vanishing_runs_one_call_at_a_time_each_stored_before_the_next(rig):
+    slots, paces, dispatch = rig
+    paces.note("j", 0.001)
+    held = holding(delivery=3, known=empty_object())
+    dispatch.hand_out([held])
+    assert given(slots) == [[13], []]
+    slots[0].given = []
+    held.outcome(13, records.pack_record(13, records.SUCCESS, b""))
+    dispatch.hand_out([held])
+    assert given(slots) == [[], []]  # done, but not stored yet
+    held.puts(split=False, timestamp=0.0)
+    held.stored(13, None)
+    dispatch.hand_out([held])
+    assert given(slots) == [[12], []]
+
+
+def test_it_runs_beside_nothing_else_and_nothing_more_is_received(rig):
+    slots, _, dispatch = rig
+    suspect, ordinary = holding(delivery=4, known=empty_object()), holding(n_calls=1)
+    dispatch.hand_out([suspect, ordinary])
+    assert given(slots) == [[10], []]
+    assert suspect.n_running == 0
+    assert dispatch.wanted([suspect]) == 0
+
+
+def test_as_many_chunks_are_wanted_as_free_slots_have_nothing_to_start(rig):
+    slots, _, dispatch = rig
+    assert dispatch.wanted([]) == 2
+    assert dispatch.wanted([holding(n_calls=1)]) == 1
+    slots[0].given = [1]
+    assert dispatch.wanted([]) == 1
