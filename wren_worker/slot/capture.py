@@ -31,6 +31,8 @@ __all__ = ["MAX_OUTPUT_BYTES", "Capture", "Channel"]
 MAX_OUTPUT_BYTES = 10 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _DRAIN_TIMEOUT = 1.0
+# bound once: asked twice a call
+_ioctl, _FIONREAD = fcntl.ioctl, termios.FIONREAD
 
 
 class Channel:
@@ -38,6 +40,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self._descriptor = sock.fileno()
         self.lock = threading.Lock()
         self.owner_pid = os.getpid()
 
@@ -45,7 +48,7 @@ class Channel:
     def open(self) -> bool:
         """Return whether the descriptor is still there."""
         try:
-            os.fstat(self.socket.fileno())
+            os.get_inheritable(self._descriptor)  # the cheapest question about a descriptor
         except OSError:
             return False
         return True
@@ -110,18 +113,17 @@ class Capture:
                 stream.flush()
             except ValueError:
                 pass  # the call closed it: a job has one child, so only its own later calls go without
-        deadline = 0.0
-        for descriptor in (1, 2):
-            while self._unread(descriptor):
-                now = time.monotonic()
-                deadline = deadline or now + _DRAIN_TIMEOUT
-                if now > deadline:
-                    return
-                time.sleep(0.0005)
+        if self._unread(1) or self._unread(2):
+            self._wait_until_read()
+
+    def _wait_until_read(self) -> None:
+        deadline = time.monotonic() + _DRAIN_TIMEOUT
+        while (self._unread(1) or self._unread(2)) and time.monotonic() < deadline:
+            time.sleep(0.0005)
 
     def _unread(self, descriptor: int) -> int:
         try:
-            fcntl.ioctl(descriptor, termios.FIONREAD, self._waiting)
+            _ioctl(descriptor, _FIONREAD, self._waiting)
         except OSError:  # closed, or made a file, by the call
             return 0
         return self._waiting[0]

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import types
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -28,8 +29,8 @@ from ..protocol.records import (
     FAILURE,
     FLAG_ELSEWHERE,
     FLAG_OUTPUT_TRUNCATED,
+    HEAD,
     SUCCESS,
-    pack_record,
 )
 from .capture import Capture, Channel
 from .job import Job
@@ -42,24 +43,26 @@ _FLUSH_INTERVAL = 0.1
 _FLUSH_BYTES = 256 * 1024
 #: A larger value is left in a file, so that the daemon's memory does not grow with it.
 _INLINE_VALUE_BYTES = 1024 * 1024
+#: getrusage tells kilobytes, on macOS bytes.
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Outbox:
-    """Outcomes on their way to the daemon, many in one frame."""
+    """Outcomes on their way to the daemon, many in one frame. ``add`` is the main thread's; anybody may ``flush``."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._lock = threading.Lock()
-        self._records: list[bytes] = []
+        self._records: deque[bytes] = deque()
         self._n_bytes = 0
-        self._last_flush = 0.0
+        self._next_flush = 0.0
         self._busy = threading.Event()
         threading.Thread(target=self._flush_behind, name="wren-outbox", daemon=True).start()
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
         """Send everything at the end, and meanwhile at least every _FLUSH_INTERVAL."""
-        self._last_flush = time.monotonic()
+        self._next_flush = time.perf_counter() + _FLUSH_INTERVAL
         self._busy.set()
         try:
             yield
@@ -67,19 +70,22 @@ class Outbox:
             self._busy.clear()
             self.flush()
 
-    def add(self, record: bytes) -> None:
-        """Take one outcome."""
-        with self._lock:
-            self._records.append(record)
-            self._n_bytes += len(record)
-        if self._n_bytes > _FLUSH_BYTES or time.monotonic() - self._last_flush > _FLUSH_INTERVAL:
+    def add(self, record: bytes, now: float) -> None:
+        """Take one outcome; ``now`` is perf_counter's, roughly."""
+        # no lock: a deque's append and popleft are one step each
+        self._records.append(record)
+        self._n_bytes += len(record)
+        if self._n_bytes > _FLUSH_BYTES or now > self._next_flush:
             self.flush()
 
     def flush(self) -> None:
         """Send what is there."""
         with self._lock:
-            records, self._records, self._n_bytes = self._records, [], 0
-            self._last_flush = time.monotonic()
+            records: list[bytes] = []
+            while self._records:
+                records.append(self._records.popleft())
+            self._n_bytes = 0
+            self._next_flush = time.perf_counter() + _FLUSH_INTERVAL
             if records:
                 # under the lock, so that outcomes leave in the order in which they were made
                 self._channel.send(pack_frame(Kind.OUTCOMES, *records))
@@ -104,6 +110,7 @@ class Child:
         self._job: Job | None = None
         self._surroundings: Surroundings | None = None
         self._cpu_time = 0.0
+        self._end = 0.0
         #: ``(job_id, call_index, attempt)`` of the call that runs, for ``wren_worker.current()``.
         self.current: tuple[str, int, int] | None = None
 
@@ -143,32 +150,33 @@ class Child:
         job, surroundings = self._job, self._surroundings
         if job is None or surroundings is None:
             raise RuntimeError("calls came before their job")
-        with self._outbox.batch():
+        outbox, channel, mark, begin = self._outbox, self.channel, self._page.mark, self._capture.begin
+        with outbox.batch():
             for call_index, attempt, arguments in calls:
-                self._page.mark(call_index)
-                self._capture.begin(call_index, attempt)
+                mark(call_index)
+                begin(call_index, attempt)
                 self.current = (job.job_id, call_index, attempt)
                 record = self._call(job, call_index, attempt, arguments)
-                if os.getpid() != self.channel.owner_pid:
+                if os.getpid() != channel.owner_pid:
                     os._exit(0)  # a fork that the call made and that came back here
-                if not self.channel.open:
+                if not channel.open:
                     os._exit(1)  # the call closed what was not its own, and nobody else shall be blamed for it
-                self._outbox.add(record)
+                outbox.add(record, self._end)
                 surroundings.put_back()
         self._page.clear()
         self.current = None
 
     def _call(self, job: Job, call_index: int, attempt: int, arguments: memoryview) -> bytes:
         start_timestamp, start = time.time(), time.perf_counter()
-        status, run_time = SUCCESS, 0.0
+        status = SUCCESS
         try:
             function = job.function()
             args, kwargs = pickle.loads(arguments)
             start = time.perf_counter()
             result = function(*args, **kwargs)
-            run_time = time.perf_counter() - start
+            self._end = end = time.perf_counter()
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is its outcome
-            run_time = time.perf_counter() - start
+            self._end = end = time.perf_counter()
             # our own two frames say nothing to the user
             trace = error.__traceback__.tb_next if error.__traceback__ else None
             status, value = FAILURE, dump_failure(error, trace)
@@ -184,18 +192,12 @@ class Child:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu_time = usage.ru_utime + usage.ru_stime
         cpu_time, self._cpu_time = cpu_time - self._cpu_time, cpu_time
-        return pack_record(
-            call_index,
-            status,
-            value,
-            flags=flags,
-            slot=self._slot,
-            attempt=attempt,
-            start_timestamp=start_timestamp,
-            run_time=run_time,
-            cpu_time=cpu_time,
-            peak_rss_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        )
+        # pack_record, without the keywords
+        head = HEAD.pack(
+            call_index, status, flags, self._slot, attempt, start_timestamp, end - start, cpu_time,
+            usage.ru_maxrss * _RSS_UNIT, len(value), 0,
+        )  # fmt: skip
+        return head + value
 
     def _leave_in_file(self, call_index: int, attempt: int, value: bytes) -> bytes:
         name = f"{call_index}-{attempt}-{os.getpid()}"
