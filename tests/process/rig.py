@@ -194,7 +194,7 @@ class Rig:
                 if "." in item["Key"]:
                     continue
                 result, body = wire.decode_result(self.get(item["Key"]))
-                for start, end, index, _, _ in records.iter_records(body):
+                for start, end, (index, *_) in records.iter_records(body):
                     assert index not in found, "a call has two outcomes"
                     found[index] = Found(body[start:end], result)
         return found

@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 import wren_worker
-from wren_worker.daemon.events import CallArgs, JobFiles
+from wren_worker.daemon.calls import CallTable, Run
+from wren_worker.daemon.events import JobFiles
 from wren_worker.daemon.slot import Ended, Finished, Given, Printed, Slot, SlotEvent
 from wren_worker.protocol import records
-from wren_worker.protocol.frames import calls_table, pack_calls, split_sections
+from wren_worker.protocol.frames import pack_calls, split_sections
 
 PROGRAM = Path(wren_worker.__file__).parent / "slot" / "__main__.py"
 MARK = "WREN_TEST_SLOT"
@@ -52,8 +53,12 @@ class Bench:
             env={},
         )
         args = pack_calls((i, 1, cloudpickle.dumps(((value,), {}))) for i, value in enumerate(values))
-        calls = [(CallArgs(*row), 1) for row in calls_table(args, len(args))]
-        self.slot.give(files, calls, args, "handle")
+        self.give(files, args, len(values))
+
+    def give(self, files: JobFiles, args: bytes, n_calls: int) -> None:
+        table = CallTable.read(args, n_bytes=len(args), first_call=0, n_calls=n_calls)
+        run = Run(range(n_calls), {})
+        self.slot.give(files, run, table.frame(args, run), "handle")
 
     def until(self, done: Callable[[], bool], timeout: float = 20.0) -> None:
         deadline = time.monotonic() + timeout
@@ -66,8 +71,9 @@ class Bench:
         found = {}
         for event in self.events:
             if isinstance(event, Finished):
-                head = records.HEAD.unpack_from(event.record)
-                found[head[0]] = head[1], event.record[records.HEAD.size : records.HEAD.size + head[9]]
+                for record in [*event.plain.values(), *(record for _, record in event.others)]:
+                    head = records.HEAD.unpack_from(record)
+                    found[head[0]] = head[1], record[records.HEAD.size : records.HEAD.size + head[9]]
         return found
 
     def results(self, n: int) -> dict[int, object]:
@@ -262,7 +268,7 @@ def test_what_cannot_be_pickled_is_told_with_its_repr(bench):
 def test_a_function_that_cannot_be_loaded_fails_each_call_with_the_reason(bench):
     files = JobFiles(job_id="x", function=b"cno_such_module_here\nf\n.", modules=b"", modules_sha256="", env={})
     args = pack_calls((i, 1, cloudpickle.dumps(((), {}))) for i in range(2))
-    bench.slot.give(files, [(CallArgs(*row), 1) for row in calls_table(args, len(args))], args, "handle")
+    bench.give(files, args, 2)
     assert [bench.results(2)[i]["type"] for i in (0, 1)] == ["ModuleNotFoundError"] * 2
 
 
@@ -277,7 +283,8 @@ def test_large_values_are_left_in_a_file(bench, tmp_path):
     bench.run(lambda n: b"x" * n, 3_000_000)
     bench.until(lambda: bool(bench.finished()))
     (event,) = [event for event in bench.events if isinstance(event, Finished)]
-    assert records.HEAD.unpack_from(event.record)[2] & records.FLAG_ELSEWHERE
+    ((_, record),) = event.others
+    assert record[records.FLAGS_AT] & records.FLAG_ELSEWHERE
     (file,) = (tmp_path / "slot" / "outbox").iterdir()
     assert pickle.loads(file.read_bytes()) == b"x" * 3_000_000
 

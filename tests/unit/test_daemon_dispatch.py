@@ -8,6 +8,7 @@ import pytest
 from test_daemon_holding import empty_object, holding
 
 from wren_worker.clock import SystemClock
+from wren_worker.daemon.calls import Run
 from wren_worker.daemon.dispatch import Dispatch, Paces
 from wren_worker.protocol import records
 
@@ -22,9 +23,9 @@ class FakeSlot:
     def free(self) -> bool:
         return not self.given
 
-    def give(self, job: Any, calls: Any, args: Any, handle: str) -> None:
+    def give(self, job: Any, run: Run, frame: Any, handle: str) -> None:
         self.job = job.identity
-        self.given = [call.call_index for call, _ in calls]
+        self.given = list(run.calls)
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from wren_worker.daemon.events import Arrived, CallArgs, JobFiles
+from wren_worker.daemon.calls import CallTable
+from wren_worker.daemon.events import Arrived, JobFiles
 from wren_worker.daemon.holding import MAX_RESULT_BYTES, Holding, Put, ranges
 from wren_worker.protocol import records
+from wren_worker.protocol.frames import pack_calls
 from wren_worker.protocol.model import ArgsLocation, Chunk, ChunkId, JobId, Limits, ResultObject
 
 JOB = JobFiles(job_id="j", function=b"", modules=b"", modules_sha256="", env={})
@@ -36,14 +38,15 @@ def holding(
     delivery: int = 1, known: ResultObject | None = None, resolved: frozenset[int] = frozenset(), **kw
 ) -> Holding:
     c = chunk(**kw)
-    calls = tuple(CallArgs(c.first_call + i, 0, 0) for i in range(c.n_calls))
+    args = pack_calls((c.first_call + i, 1, b"") for i in range(c.n_calls))
+    table = CallTable.read(args, n_bytes=len(args), first_call=c.first_call, n_calls=c.n_calls)
     arrived = Arrived(
         chunk=c,
         receipt_handle="h",
         delivery=delivery,
         job=JOB,
-        args=b"",
-        calls=calls,
+        args=args,
+        table=table,
         known=known,
         resolved=resolved,
     )
@@ -57,7 +60,7 @@ def empty_object(n_calls: int = 4) -> ResultObject:
 
 
 def taken(h: Holding, n: int = 100) -> list[int]:
-    return [call.call_index for call, _ in h.take(n, now=1.0)]
+    return list(h.take(n, now=1.0).calls)
 
 
 def run(h: Holding, *indexes: int) -> None:
@@ -159,10 +162,11 @@ def test_late_deliveries_are_shuffled_so_that_calls_between_two_bad_ones_are_rea
 
 def test_attempts_are_counted_for_crashes_and_not_for_neighbours():
     h = holding(max_attempts=2)
-    assert h.take(2, now=0.0)[0][1] == 1
+    assert not h.take(2, now=0.0).attempts
     assert h.crashed(10)
     h.put_back([10, 11])
-    assert [(call.call_index, attempt) for call, attempt in h.take(2, now=0.0)] == [(10, 2), (11, 1)]
+    run = h.take(2, now=0.0)
+    assert (run.calls, run.attempts) == ([10, 11], {10: 2})
     assert not h.crashed(10)
 
 

@@ -65,17 +65,14 @@ def test_a_frame_whose_handling_failed_is_not_handed_out_again():
 def test_calls_travel(given_calls):
     body = frames.pack_calls(given_calls)
     assert [(index, attempt, bytes(blob)) for index, attempt, blob in frames.split_calls(body)] == given_calls
-    table = frames.calls_table(body, len(body))
-    assert [(index, body[offset : offset + length]) for index, offset, length in table] == [
-        (index, blob) for index, _, blob in given_calls
-    ]
 
 
 @given(calls)
-def test_a_table_needs_only_the_beginning_of_the_calls(given_calls):
+def test_the_rows_need_only_the_beginning_of_the_calls(given_calls):
     body = frames.pack_calls(given_calls)
     head = body[: 4 + frames.CALL.size * len(given_calls)]
-    assert frames.calls_table(head, len(body)) == frames.calls_table(body, len(body))
+    rows = [(index, attempt, len(blob)) for index, attempt, blob in given_calls]
+    assert frames.call_rows(head) == frames.call_rows(body) == rows
 
 
 @given(st.data(), calls)

@@ -35,7 +35,7 @@ def pack(given_records):
 def test_records_travel(given_records):
     data = pack(given_records)
     found = list(records.iter_records(memoryview(data)))
-    assert [(index, status, flags) for _, _, index, status, flags in found] == [
+    assert [head[:3] for _, _, head in found] == [
         (index, status, more["flags"]) for index, status, _, more in given_records
     ]
     assert [data[start:end] for start, end, *_ in found] == [pack([each]) for each in given_records]
@@ -48,6 +48,7 @@ def test_a_head_holds_every_fact(index, status, value, more):
     expected = [more[name] for name in ("flags", "slot", "attempt", "start_timestamp", "run_time", "cpu_time")]
     expected += [more["peak_rss_bytes"], len(value), len(more["output"])]
     assert list(head) == [index, status, *expected]
+    assert (data[records.STATUS_AT], data[records.FLAGS_AT]) == (status, more["flags"])
     assert data[records.HEAD.size :] == value + more["output"]
 
 
@@ -67,7 +68,7 @@ def check_records(data):
     except RecordError:
         return
     assert sum(end - start for start, end, *_ in found) == len(data)
-    assert all(status in (0, 1, 2) for _, _, _, status, _ in found)
+    assert all(head[1] in (0, 1, 2) for _, _, head in found)
 
 
 def test_an_unknown_status_is_refused():

@@ -182,7 +182,7 @@ def check_result(data):
     except WireError:
         return
     assert_well_formed(head)
-    found = [index for _, _, index, _, _ in iter_records(body)]
+    found = [head[0] for _, _, head in iter_records(body)]
     if head.call_index is not None:
         assert found == [head.call_index]
         return

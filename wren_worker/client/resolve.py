@@ -162,7 +162,7 @@ def _open_calls(book: ChunkBook) -> set[int] | range:
 
 
 def _take(book: ChunkBook, body: memoryview) -> list[Resolved]:
-    found = [(index, start, end) for start, end, index, _, _ in records.iter_records(body)]
+    found = [(head[0], start, end) for start, end, head in records.iter_records(body)]
     if book.open_calls is not None or len(found) < book.n_calls:
         still_open = set(_open_calls(book))
         found = [entry for entry in found if entry[0] in still_open]

@@ -18,7 +18,9 @@ __all__ = ["Dispatch", "Paces", "Timeouts"]
 
 #: What a slot is given at once, once the job's calls are known to be short.
 _BATCH_TIME = 0.2
-_MAX_BATCH = 2000
+_MAX_BATCH = 10_000
+#: What a call costs its slot besides running, in seconds; measured on a c5-like core.
+_CALL_OVERHEAD_TIME = 15e-6
 _PACES_KEPT = 64
 
 
@@ -35,10 +37,12 @@ class Paces:
     def __init__(self) -> None:
         self._paces: dict[str, _Pace] = {}
 
-    def note(self, job_id: str, run_time: float) -> None:
-        """Learn from one call."""
+    def note(self, job_id: str, run_time: float, n_calls: int = 1) -> None:
+        """Learn from calls that took ``run_time`` seconds together."""
         pace = self._paces.setdefault(job_id, _Pace())
-        pace.mean_time = run_time if pace.mean_time is None else 0.8 * pace.mean_time + 0.2 * run_time
+        mean_time = run_time / n_calls + _CALL_OVERHEAD_TIME
+        kept = 0.0 if pace.mean_time is None else 0.8**n_calls
+        pace.mean_time = kept * (pace.mean_time or 0.0) + (1 - kept) * mean_time
         while len(self._paces) > _PACES_KEPT:
             del self._paces[next(iter(self._paces))]
 
@@ -50,7 +54,7 @@ class Paces:
     def batch(self, job_id: str) -> int:
         """Return how many calls to give at once: one while nothing is known."""
         mean_time = self.mean_time(job_id)
-        return 1 if mean_time is None else max(1, min(_MAX_BATCH, int(_BATCH_TIME / max(mean_time, 1e-6))))
+        return 1 if mean_time is None else max(1, min(_MAX_BATCH, int(_BATCH_TIME / mean_time)))
 
 
 class Dispatch:
@@ -89,12 +93,12 @@ class Dispatch:
                 return
 
     def _give(self, free: list[Slot], holding: Holding, n_calls: int) -> None:
-        assert holding.job is not None  # noqa: S101 - only a delivery with nothing to run has none
+        assert holding.job is not None and holding.table is not None  # noqa: S101, PT018 - it has calls to run
         identity = holding.job.identity
         # a slot that serves the job already has its function loaded; a fresh one costs a fork
         slot = min(free, key=lambda slot: (slot.job != identity, slot.job is not None, slot.number))
-        calls = holding.take(n_calls, now=self._clock.monotonic())
-        slot.give(holding.job, calls, holding.args, holding.receipt_handle)
+        run = holding.take(n_calls, now=self._clock.monotonic())
+        slot.give(holding.job, run, holding.table.frame(holding.args, run), holding.receipt_handle)
         free.remove(slot)
 
 
@@ -126,7 +130,7 @@ class Timeouts:
                 self._condemned[slot.number] = given, now + 1.0
             return max(0.0, deadline - now)
         if found is None or slot.killing:
-            return 0.1 if slot.given else 1.0  # its next call is about to start
+            return 1.0 if slot.free else 0.1  # its next call is about to start
         given, start = found
         holding = holdings.get(given.receipt_handle)
         left = start + (holding.chunk.limits.timeout if holding else 0.0) - now

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from wren_worker.daemon.calls import CallTable
 from wren_worker.protocol.model import Chunk, ResultObject
 
 __all__ = [
     "Arrived",
-    "CallArgs",
     "Event",
     "Inbox",
     "JobFiles",
@@ -51,21 +51,13 @@ class JobFiles:
         return self.job_id, self.modules_sha256
 
 
-@dataclass(frozen=True, slots=True)
-class CallArgs:
-    """Where one call's argument bytes lie in its chunk's."""
-
-    call_index: int
-    offset: int
-    length: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
     """A delivery, fetched and checked.
 
     ``known`` is the chunk's result object if there is one already, ``resolved`` the calls it leaves out that have
-    outcomes of their own. ``args`` is the chunk's argument bytes or the file that holds them.
+    outcomes of their own. ``args`` is the chunk's argument bytes or the file that holds them, ``table`` cuts them; a
+    delivery with nothing to run has neither job nor table.
     """
 
     chunk: Chunk
@@ -73,7 +65,7 @@ class Arrived:
     delivery: int
     job: JobFiles | None
     args: bytes | Path
-    calls: tuple[CallArgs, ...]
+    table: CallTable | None
     known: ResultObject | None = None
     resolved: frozenset[int] = frozenset()
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from wren_worker.daemon.events import Arrived, CallArgs
+from wren_worker.daemon.calls import Run
+from wren_worker.daemon.events import Arrived
 from wren_worker.protocol.model import ResultObject
 
 __all__ = ["Holding", "Put", "ranges"]
@@ -79,7 +80,7 @@ class Holding:
         self.leaving = False  # its message is being deleted
         self._instance_id = instance_id
         self._all = range(self.chunk.first_call, self.chunk.first_call + self.chunk.n_calls)
-        self._args = {call.call_index: call for call in arrived.calls}
+        self.table = arrived.table
         #: The calls with keys of their own once an object exists (or is being written); None while there is none.
         self._left_out: set[int] | None = None
         self._object_stored = False
@@ -123,16 +124,15 @@ class Holding:
         """Return whether no call of it was ever handed to a slot."""
         return self.started is None
 
-    def take(self, n_calls: int, *, now: float) -> list[tuple[CallArgs, int]]:
-        """Return up to ``n_calls`` calls to run, with the attempt each is."""
+    def take(self, n_calls: int, *, now: float) -> Run:
+        """Return up to ``n_calls`` calls to run."""
         if self.started is None:
             self.started = now
-        taken: list[tuple[CallArgs, int]] = []
-        while self._queue and len(taken) < n_calls:
-            index = self._queue.popleft()
-            self._running.add(index)
-            taken.append((self._args[index], self._attempts.get(index, 0) + self._user_failures.get(index, 0) + 1))
-        return taken
+        calls = [self._queue.popleft() for _ in range(min(n_calls, len(self._queue)))]
+        self._running.update(calls)
+        if not self._attempts and not self._user_failures:
+            return Run(calls, {})
+        return Run(calls, {index: self.attempts(index) + 1 for index in calls if self.attempts(index)})
 
     def put_back(self, indexes: Iterable[int]) -> None:
         """Take calls back that a slot had and did not run to an end through no fault of theirs."""
@@ -173,6 +173,14 @@ class Holding:
         self._records[index] = record
         self._n_record_bytes += len(record)
         return True
+
+    def outcomes(self, records: Mapping[int, bytes]) -> None:
+        """Take outcome records of calls that slots had; what has one already, or is not of this chunk, is dropped."""
+        self._running.difference_update(records)
+        if records.keys() & self._records.keys() or records.keys() & self._covered:
+            records = {i: r for i, r in records.items() if i not in self._records and i not in self._covered}
+        self._records.update(records)
+        self._n_record_bytes += sum(map(len, records.values()))
 
     @property
     def n_outcomes(self) -> int:
@@ -237,15 +245,14 @@ class Holding:
         """
         if call_index is not None:
             self._in_flight.discard(call_index)
-            self._settle(call_index)
+            self._settle({call_index})
             return
         self._in_flight.clear()
         if found is not None:
             self.learn_object(found)
         else:
             self._object_stored = True
-            for index in set(self._all) - (self._left_out or set()):
-                self._settle(index)
+            self._settle(set(self._all) - (self._left_out or set()))
 
     def put_failed(self, call_index: int | None) -> None:
         """Take note that nothing is known to be stored; ``puts`` returns it again."""
@@ -259,17 +266,14 @@ class Holding:
         """Take another's result object for the truth."""
         self._left_out = {index for first, end in found.left_out for index in range(first, end)}
         self._object_stored = True
-        for index in self._all:
-            if index not in self._left_out:
-                self._settle(index)
+        self._settle(set(self._all) - self._left_out)
 
-    def _settle(self, index: int) -> None:
-        self._covered.add(index)
-        record = self._records.pop(index, None)
-        if record is not None:
-            self._n_record_bytes -= len(record)
-        if index in self._queue:
-            self._queue.remove(index)
+    def _settle(self, indexes: set[int]) -> None:
+        self._covered |= indexes
+        self._records = {index: record for index, record in self._records.items() if index not in indexes}
+        self._n_record_bytes = sum(map(len, self._records.values()))
+        if self._queue:
+            self._queue = deque(index for index in self._queue if index not in indexes)
 
     @property
     def covered(self) -> bool:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from wren_worker.clock import Clock
 from wren_worker.config import InstanceConfig
-from wren_worker.daemon.events import Arrived, CallArgs, JobFiles, Rejected
+from wren_worker.daemon.calls import CallTable
+from wren_worker.daemon.events import Arrived, JobFiles, Rejected
 from wren_worker.errors import WireError
 from wren_worker.protocol.envelope import sha256_file, sha256_hex
-from wren_worker.protocol.frames import FrameError, calls_table
+from wren_worker.protocol.frames import FrameError
 from wren_worker.protocol.jobs import decode_manifest
 from wren_worker.protocol.model import Chunk, ResultObject, call_key, result_key
 from wren_worker.protocol.ports import ObjectStore, ReceivedMessage
@@ -78,10 +79,10 @@ class Intake:
                 return self._arrived(message, chunk, known=known, resolved=resolved)
             job = self._job(chunk)
             args = self._args(chunk, inline, message.receipt_handle)
-            calls = self._calls(chunk, args)
+            table = self._table(chunk, args)
         except (WireError, FrameError, _Refusal) as error:
             return Rejected(receipt_handle=message.receipt_handle, reason=str(error))
-        return self._arrived(message, chunk, job=job, args=args, calls=calls, known=known, resolved=resolved)
+        return self._arrived(message, chunk, job=job, args=args, table=table, known=known, resolved=resolved)
 
     @staticmethod
     def _arrived(
@@ -90,7 +91,7 @@ class Intake:
         *,
         job: JobFiles | None = None,
         args: bytes | Path = b"",
-        calls: tuple[CallArgs, ...] = (),
+        table: CallTable | None = None,
         known: ResultObject | None,
         resolved: frozenset[int],
     ) -> Arrived:
@@ -100,7 +101,7 @@ class Intake:
             delivery=message.receive_count,
             job=job,
             args=args,
-            calls=calls,
+            table=table,
             known=known,
             resolved=resolved,
         )
@@ -198,12 +199,10 @@ class Intake:
         return path
 
     @staticmethod
-    def _calls(chunk: Chunk, args: bytes | Path) -> tuple[CallArgs, ...]:
+    def _table(chunk: Chunk, args: bytes | Path) -> CallTable:
         if isinstance(args, Path):
             with args.open("rb") as source:
-                table = calls_table(source.read(_TABLE_BYTES), chunk.args.length)
+                head, n_bytes = source.read(_TABLE_BYTES), chunk.args.length
         else:
-            table = calls_table(args, len(args))
-        if [call[0] for call in table] != list(range(chunk.first_call, chunk.first_call + chunk.n_calls)):
-            raise _Refusal("the arguments are of other calls")
-        return tuple(CallArgs(index, offset, length) for index, offset, length in table)
+            head, n_bytes = args, len(args)
+        return CallTable.read(head, n_bytes=n_bytes, first_call=chunk.first_call, n_calls=chunk.n_calls)

@@ -74,6 +74,11 @@ class Outputs:
         if separator:
             self._tell_lines(lines, self._fields(given, job_id, printed.slot.number, printed.stream))
 
+    @property
+    def idle(self) -> bool:
+        """Return whether nothing is kept of any call that runs, so that their outcomes need no output joined."""
+        return not self._open
+
     def finish(self, given: Given, record: bytes, *, job_id: str, slot: int, outbox: Path) -> bytes:
         """Return a call's outcome record with its output joined to it.
 

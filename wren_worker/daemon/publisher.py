@@ -140,9 +140,11 @@ class Publisher:
 
         The key holds the content's hash, so two deliveries of the same call never write over each other's.
         """
+        if not record[records.FLAGS_AT] & records.FLAG_ELSEWHERE:
+            return record
         head = list(records.HEAD.unpack_from(record))
         value = record[records.HEAD.size : records.HEAD.size + head[9]]
-        if not head[2] & records.FLAG_ELSEWHERE or b'"path"' not in value:
+        if b'"path"' not in value:
             return record
         where = json.loads(value)
         path = Path(where["path"])

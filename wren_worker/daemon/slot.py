@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wren_worker.daemon.events import CallArgs, JobFiles
+from wren_worker.daemon.calls import Run
+from wren_worker.daemon.events import JobFiles
 from wren_worker.daemon.link import Link
 from wren_worker.protocol.frames import (
     OUTPUT_HEAD,
@@ -24,10 +25,9 @@ from wren_worker.protocol.frames import (
     FrameReader,
     Kind,
     join_sections,
-    pack_calls,
     pack_frame,
 )
-from wren_worker.protocol.records import RecordError, iter_records
+from wren_worker.protocol.records import SUCCESS, RecordError, iter_records
 
 __all__ = ["Ended", "Finished", "Given", "Printed", "Slot", "SlotEvent"]
 
@@ -43,11 +43,19 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A call ended by itself; ``record`` is its outcome record."""
+    """Calls ended by themselves.
+
+    ``plain`` are the outcome records by call index of those that just succeeded, ``attempts`` which attempt each was;
+    ``others`` are failures, values that lie elsewhere, truncated outputs. ``run_time`` is what all took together, in
+    seconds.
+    """
 
     slot: Slot
-    given: Given
-    record: bytes
+    receipt_handle: str
+    plain: dict[int, bytes]
+    attempts: dict[int, int]
+    others: Sequence[tuple[Given, bytes]]
+    run_time: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,9 @@ class Ended:
     status: int
     peak_rss_bytes: int
 
+
+#: A larger outcome is looked at by itself: it may have to become an object of its own.
+MAX_PLAIN_BYTES = 64 * 1024
 
 SlotEvent = Finished | Printed | Ended
 
@@ -111,8 +122,9 @@ class Slot:
         self._control_reader = FrameReader()
         self._link: Link | None = None
         self._generation = 0
-        #: Calls the child has, in the order in which it runs them.
-        self.given: dict[int, Given] = {}
+        #: Calls the child has, in the order in which it runs them, and the attempt each is; all of one delivery.
+        self._given: dict[int, int] = {}
+        self.receipt_handle = ""
         self.killing: str = ""  # why the child is being killed, "" when it is not
 
     # --- keeper -------------------------------------------------------------------------------------------------------
@@ -182,9 +194,14 @@ class Slot:
     @property
     def free(self) -> bool:
         """Return whether the slot can be given calls."""
-        return not self.given and not self.killing
+        return not self._given and not self.killing
 
-    def give(self, job: JobFiles, calls: Sequence[tuple[CallArgs, int]], args: bytes | Path, handle: str) -> None:
+    @property
+    def n_given(self) -> int:
+        """Return how many calls the child has and has not finished."""
+        return len(self._given)
+
+    def give(self, job: JobFiles, run: Run, frame: tuple[Kind, bytes], receipt_handle: str) -> None:
         """Have the child run calls of ``job``; a child of another job makes room for a fresh one."""
         if self._link is not None and self._link.job not in (None, job.identity):
             self._drop_child()
@@ -199,22 +216,19 @@ class Slot:
                 "modules_folder": str(self._modules / job.modules_sha256),
             }
             link.send(Kind.JOB, join_sections(header, [job.function, job.modules]))
-        for call, attempt in calls:
-            self.given[call.call_index] = Given(receipt_handle=handle, call_index=call.call_index, attempt=attempt)
-        if isinstance(args, Path):
-            table = [(call.call_index, attempt, call.offset, call.length) for call, attempt in calls]
-            link.send(Kind.CALLS_FILE, json.dumps({"path": str(args), "calls": table}).encode())
-        else:
-            view = memoryview(args)
-            body = pack_calls((c.call_index, attempt, view[c.offset : c.offset + c.length]) for c, attempt in calls)
-            link.send(Kind.CALLS, body)
+        self.receipt_handle = receipt_handle
+        self._given = dict.fromkeys(run.calls, 1) | dict(run.attempts)
+        link.send(*frame)
+
+    def _named(self, call_index: int) -> Given:
+        return Given(receipt_handle=self.receipt_handle, call_index=call_index, attempt=self._given[call_index])
 
     def running(self) -> tuple[Given, float] | None:
         """Return the call that runs and since when, on the machine's monotonic clock."""
         found = self._link.page.running() if self._link else None
-        if found is None or found[0] not in self.given:
+        if found is None or found[0] not in self._given:
             return None
-        return self.given[found[0]], found[1]
+        return self._named(found[0]), found[1]
 
     def kill(self, number: int, why: str) -> None:
         """Signal the child's process group; an Ended event follows."""
@@ -252,9 +266,9 @@ class Slot:
     def _ended(self, status: int, peak_rss_bytes: int) -> Iterator[SlotEvent]:
         found = self.running()
         running = found[0] if found else None
-        left = tuple(given for given in self.given.values() if given is not running)
+        left = tuple(self._named(index) for index in self._given if running is None or index != running.call_index)
         self._drop_child()
-        self.given = {}
+        self._given = {}
         yield Ended(slot=self, running=running, left=left, status=status, peak_rss_bytes=peak_rss_bytes)
         self.killing = ""
 
@@ -278,13 +292,35 @@ class Slot:
 
     def _frame(self, kind: int, body: bytes) -> Iterator[SlotEvent]:
         if kind == Kind.OUTCOMES:
-            for start, end, index, _, _ in iter_records(body):
-                given = self.given.pop(index, None)
-                if given is not None:
-                    yield Finished(slot=self, given=given, record=body[start:end])
+            yield self._finished(body)
         elif kind == Kind.OUTPUT:
             index, _, stream = OUTPUT_HEAD.unpack_from(body)
-            yield Printed(slot=self, given=self.given.get(index), stream=stream, data=body[OUTPUT_HEAD.size :])
+            given = self._named(index) if index in self._given else None
+            yield Printed(slot=self, given=given, stream=stream, data=body[OUTPUT_HEAD.size :])
+
+    def _finished(self, body: bytes) -> Finished:
+        plain: dict[int, bytes] = {}
+        others: list[tuple[Given, bytes]] = []
+        run_time = 0.0
+        for start, end, head in iter_records(body):
+            index = head[0]
+            if index not in self._given or index in plain:
+                continue
+            run_time += head[6]
+            if head[1] == SUCCESS and not head[2] and end - start <= MAX_PLAIN_BYTES:
+                plain[index] = body[start:end]
+            else:
+                others.append((self._named(index), body[start:end]))
+                del self._given[index]
+        attempts = {index: self._given.pop(index) for index in plain}
+        return Finished(
+            slot=self,
+            receipt_handle=self.receipt_handle,
+            plain=plain,
+            attempts=attempts,
+            others=others,
+            run_time=run_time,
+        )
 
     def _read_pipe(self, descriptor: int) -> Iterator[SlotEvent]:
         if self._link is None:

@@ -195,16 +195,24 @@ class Workload:
             self._outputs.take(event, holding.chunk.job_id if holding else "")
 
     def _finished(self, event: Finished) -> None:
-        holding = self._holdings.get(event.given.receipt_handle)
-        head = records.HEAD.unpack_from(event.record)
-        self.n_calls_done += 1
-        if holding is None:
+        holding = self._holdings.get(event.receipt_handle)
+        n_calls = len(event.plain) + len(event.others)
+        self.n_calls_done += n_calls
+        if holding is None or not n_calls:
             return
-        self._paces.note(holding.chunk.job_id, head[6])
-        if head[1] == records.FAILURE and holding.failed(event.given.call_index):
-            self._again(holding, event.given, event.slot)
-            return
-        self._resolve(holding, event.given, event.slot, event.record)
+        self._paces.note(holding.chunk.job_id, event.run_time, n_calls)
+        others = list(event.others)
+        if self._outputs.idle:
+            holding.outcomes(event.plain)
+        else:
+            for index, record in event.plain.items():
+                attempt = event.attempts[index]
+                others.append((Given(receipt_handle=event.receipt_handle, call_index=index, attempt=attempt), record))
+        for given, record in others:
+            if record[records.STATUS_AT] == records.FAILURE and holding.failed(given.call_index):
+                self._again(holding, given, event.slot)
+            else:
+                self._resolve(holding, given, event.slot, record)
 
     def _resolve(self, holding: Holding, given: Given, slot: Slot, record: bytes) -> None:
         record = self._outputs.finish(

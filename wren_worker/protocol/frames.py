@@ -15,6 +15,7 @@ from enum import IntEnum
 
 __all__ = [
     "CALL",
+    "CALL_COUNT",
     "FRAME_HEAD",
     "MAX_FRAME_BYTES",
     "MAX_ORDER_BYTES",
@@ -22,7 +23,7 @@ __all__ = [
     "FrameError",
     "FrameReader",
     "Kind",
-    "calls_table",
+    "call_rows",
     "join_sections",
     "pack_calls",
     "pack_frame",
@@ -40,7 +41,7 @@ FRAME_HEAD = struct.Struct("<BxxxI")
 CALL = struct.Struct("<IHxxI")
 #: call_index, attempt, stream; the bytes follow
 OUTPUT_HEAD = struct.Struct("<IHBx")
-_COUNT = struct.Struct("<I")
+CALL_COUNT = struct.Struct("<I")
 
 
 class Kind(IntEnum):
@@ -121,28 +122,22 @@ def pack_calls(calls: Iterable[tuple[int, int, bytes | memoryview]]) -> bytes:
     for call_index, attempt, blob in calls:
         heads.append(CALL.pack(call_index, attempt, len(blob)))
         blobs.append(blob)
-    return b"".join((_COUNT.pack(len(heads)), *heads, *blobs))
+    return b"".join((CALL_COUNT.pack(len(heads)), *heads, *blobs))
 
 
-def calls_table(head: bytes | memoryview, n_bytes: int) -> list[tuple[int, int, int]]:
-    """Return ``(call_index, offset, length)`` of the calls in a CALLS body of ``n_bytes`` that starts with ``head``.
+def call_rows(head: bytes | memoryview) -> list[tuple[int, int, int]]:
+    """Return ``(call_index, attempt, length)`` of the calls in a CALLS body that starts with ``head``.
 
     Raises:
-        FrameError: The table is not whole in ``head``, or its lengths do not add up.
+        FrameError: The table is not whole in ``head``.
     """
-    if len(head) < _COUNT.size:
+    if len(head) < CALL_COUNT.size:
         raise FrameError("calls are cut short")
-    (count,) = _COUNT.unpack_from(head)
-    start = _COUNT.size + count * CALL.size
-    if start > len(head):
+    (count,) = CALL_COUNT.unpack_from(head)
+    end = CALL_COUNT.size + count * CALL.size
+    if end > len(head):
         raise FrameError("calls are cut short")
-    table = []
-    for call_index, _, length in CALL.iter_unpack(memoryview(head)[_COUNT.size : start]):
-        table.append((call_index, start, length))
-        start += length
-    if start != n_bytes:
-        raise FrameError("the calls' lengths do not add up")
-    return table
+    return list(CALL.iter_unpack(memoryview(head)[CALL_COUNT.size : end]))
 
 
 def split_calls(body: bytes | memoryview) -> list[tuple[int, int, memoryview]]:
@@ -152,12 +147,16 @@ def split_calls(body: bytes | memoryview) -> list[tuple[int, int, memoryview]]:
         FrameError: A length points outside the body.
     """
     view = memoryview(body)
-    table = calls_table(view, len(view))
-    attempts = (attempt for _, attempt, _ in CALL.iter_unpack(view[_COUNT.size : _COUNT.size + len(table) * CALL.size]))
-    return [
-        (call_index, attempt, view[offset : offset + length])
-        for (call_index, offset, length), attempt in zip(table, attempts, strict=True)
-    ]
+    rows = call_rows(view)
+    start = CALL_COUNT.size + len(rows) * CALL.size
+    calls = []
+    for call_index, attempt, length in rows:
+        end = start + length
+        calls.append((call_index, attempt, view[start:end]))
+        start = end
+    if start != len(view):
+        raise FrameError("the calls' lengths do not add up")
+    return calls
 
 
 def join_sections(header: dict[str, object], sections: Sequence[bytes | memoryview] = ()) -> bytes:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 __all__ = [
     "ERROR",
     "FAILURE",
+    "FLAGS_AT",
     "FLAG_ELSEWHERE",
     "FLAG_OUTPUT_TRUNCATED",
     "HEAD",
     "OUTPUT",
+    "STATUS_AT",
     "STDERR",
     "STDOUT",
     "SUCCESS",
@@ -42,6 +45,8 @@ FLAG_OUTPUT_TRUNCATED = 2
 
 #: call_index, status, flags, slot, attempt | start (unix s), run, cpu (s) | peak RSS (bytes), lengths of value, output
 HEAD = struct.Struct("<IBBHHxxdddQQI4x")
+#: Where a record's status and flags lie, a byte each.
+STATUS_AT, FLAGS_AT = 4, 5
 OUTPUT = struct.Struct("<BxxxI")
 
 
@@ -74,8 +79,8 @@ def pack_record(
     return b"".join((head, value, output))
 
 
-def iter_records(data: bytes | memoryview) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield ``(start, end, call_index, status, flags)`` of each record in ``data``.
+def iter_records(data: bytes | memoryview) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
+    """Yield ``(start, end, fields of HEAD)`` of each record in ``data``.
 
     Raises:
         RecordError: A length points outside the bytes, or a status is unknown.
@@ -89,7 +94,7 @@ def iter_records(data: bytes | memoryview) -> Iterator[tuple[int, int, int, int,
         end = position + size + head[9] + head[10]
         if end > total or head[1] > ERROR:
             raise RecordError("record does not fit its bytes")
-        yield position, end, head[0], head[1], head[2]
+        yield position, end, head
         position = end
 
 

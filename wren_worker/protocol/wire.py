@@ -143,7 +143,7 @@ def decode_result(data: bytes | memoryview) -> tuple[ResultObject, memoryview]:
 def _check_cover(result: ResultObject, body: memoryview) -> None:
     first, end = result.first_call, result.first_call + result.n_calls
     try:
-        found = [index for _, _, index, _, _ in records.iter_records(body)]
+        found = [head[0] for _, _, head in records.iter_records(body)]
     except records.RecordError as error:
         raise WireError(f"the outcomes are malformed: {error}") from error
     if result.call_index is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal  # signal's own functions dress every mask in enums, which costs more than the system call
 import contextlib
 import os
 import random
@@ -23,7 +22,7 @@ class Surroundings:
         self._directory = os.getcwd()
         self._umask = os.umask(0o022)
         os.umask(self._umask)
-        self._signal_mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+        self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         self._entropy = random.SystemRandom()
         self._next_seed = self._entropy.getrandbits(128)
 
@@ -50,6 +49,6 @@ class Surroundings:
             os.chdir(self._directory)
         os.umask(self._umask)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
         with contextlib.suppress(Exception):  # a half-imported numpy, a seed function the call replaced
             self.fresh_seeds()
