@@ -24,7 +24,7 @@ _CALL_OVERHEAD_TIME = 15e-6
 _PACES_KEPT = 64
 #: A chunk is fetched so many seconds before the slots run dry: several round trips to SQS. More would only take work
 #: from other instances; and so many at most, because the next ones may be of another job.
-_PREFETCH_TIME = 0.25
+_PREFETCH_TIME = 0.1
 _PREFETCHED_PER_SLOT = 4
 
 
