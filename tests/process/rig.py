@@ -193,10 +193,10 @@ class Rig:
             for item in page.get("Contents", []):
                 if "." in item["Key"]:
                     continue
-                result, body = wire.decode_result(self.get(item["Key"]))
-                for start, end, (index, *_) in records.iter_records(body):
+                result, outcomes = wire.decode_result(self.get(item["Key"]))
+                for index, record in outcomes:
                     assert index not in found, "a call has two outcomes"
-                    found[index] = Found(body[start:end], result)
+                    found[index] = Found(memoryview(record), result)
         return found
 
     def get(self, key: str) -> bytes:

@@ -73,6 +73,13 @@ def test_the_rows_need_only_the_beginning_of_the_calls(given_calls):
     head = body[: 4 + frames.CALL.size * len(given_calls)]
     rows = [(index, attempt, len(blob)) for index, attempt, blob in given_calls]
     assert frames.call_rows(head) == frames.call_rows(body) == rows
+    assert frames.call_columns(head) == ([row[0] for row in rows], [row[2] for row in rows])
+
+
+@given(st.integers(0, 2**31), st.lists(st.binary(max_size=9)))
+def test_new_calls_are_packed_the_same_way(first_call, blobs):
+    packed = frames.pack_new_calls(first_call, blobs)
+    assert packed == frames.pack_calls((first_call + i, 1, blob) for i, blob in enumerate(blobs))
 
 
 @given(st.data(), calls)

@@ -176,10 +176,10 @@ class Collector:
     def _settle(self, job: Job, key: str, data: bytes) -> int | None:
         """Apply an object; None when its bytes are not what belongs under the key."""
         try:
-            result, body = decode_result(data)
+            result, outcomes = decode_result(data)
             if parse_result_key(key) != (result.job_id, int(result.chunk_id), result.call_index):
                 return None
-            return job.settle(result, body, timestamp=self._clock.timestamp())
+            return job.settle(result, outcomes, timestamp=self._clock.timestamp())
         except (WireError, ValueError):
             return None
 

@@ -165,14 +165,14 @@ class Job:
                 if book is not None:
                     book.host_send_timestamp = timestamp
 
-    def settle(self, result: ResultObject, body: memoryview, *, timestamp: float) -> int:
+    def settle(self, result: ResultObject, outcomes: list[Resolved], *, timestamp: float) -> int:
         """Give the calls of a result object their outcomes; return how many were news.
 
         Raises:
             WireError: The object is none of this job's.
         """
         with self.condition:
-            news = self.ledger.apply(result, body)
+            news = self.ledger.apply(result, outcomes)
             book = self.ledger.book(int(result.chunk_id))
             if book is not None and news:
                 book.host_receive_timestamp = timestamp

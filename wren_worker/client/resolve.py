@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from wren_worker.errors import WireError
-from wren_worker.protocol import records
 from wren_worker.protocol.model import ResultObject, call_key, result_key
 from wren_worker.protocol.wire import new_chunk_id
 
@@ -78,7 +77,7 @@ class Ledger:
         book = self._books[self._by_call[position][1]]
         return book if call_index < book.first_call + book.n_calls else None
 
-    def apply(self, result: ResultObject, body: memoryview) -> list[Resolved]:
+    def apply(self, result: ResultObject, outcomes: list[Resolved]) -> list[Resolved]:
         """Return the outcomes in a result object that are news.
 
         Raises:
@@ -99,7 +98,7 @@ class Ledger:
             book.split = bool(result.left_out)
             book.instance_id, book.delivery = result.instance_id, result.delivery
             book.remote_write_timestamp = result.remote_write_timestamp
-        return _take(book, body)
+        return _take(book, outcomes)
 
     def give_up(self, book: ChunkBook, call_index: int | None = None) -> list[int]:
         """Take a chunk's calls, or the one, as resolved; return those that were open."""
@@ -161,14 +160,13 @@ def _open_calls(book: ChunkBook) -> set[int] | range:
     return book.open_calls
 
 
-def _take(book: ChunkBook, body: memoryview) -> list[Resolved]:
-    found = [(head[0], start, end) for start, end, head in records.iter_records(body)]
+def _take(book: ChunkBook, found: list[Resolved]) -> list[Resolved]:
     if book.open_calls is not None or len(found) < book.n_calls:
         still_open = set(_open_calls(book))
         found = [entry for entry in found if entry[0] in still_open]
         book.open_calls = still_open.difference(entry[0] for entry in found)
     book.n_open -= len(found)
-    return [(index, bytes(body[start:end])) for index, start, end in found]
+    return found
 
 
 def parse_result_key(key: str) -> tuple[str, int, int | None] | None:

@@ -15,7 +15,7 @@ from wren_worker.client.shipping import TAIL_BYTES, Batch, Shipping, travels_inl
 from wren_worker.clock import Clock
 from wren_worker.errors import SerializationError, WrenError
 from wren_worker.protocol.envelope import sha256_hex
-from wren_worker.protocol.frames import pack_calls
+from wren_worker.protocol.frames import pack_new_calls
 from wren_worker.protocol.model import Cut, Segment
 from wren_worker.protocol.wire import new_chunk_id
 
@@ -211,7 +211,7 @@ class JobWriter:
             n_calls += 1
             n_bytes += len(blob)
         first = self._n_calls - len(waiting) + position
-        data = pack_calls((first + i, 1, blob) for i, blob in enumerate(waiting[position : position + n_calls]))
+        data = pack_new_calls(first, waiting[position : position + n_calls])
         self._cuts.append(
             Cut(
                 chunk_id=new_chunk_id(self._n_chunks),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from wren_worker.protocol.frames import CALL, CALL_COUNT, FrameError, Kind, call_rows, pack_calls
+from wren_worker.protocol.frames import CALL, CALL_COUNT, FrameError, Kind, call_columns, pack_calls
 
 __all__ = ["CallTable", "Run"]
 
@@ -35,11 +35,11 @@ class CallTable:
         Raises:
             FrameError: It is not whole in ``head``, its lengths do not add up, or it is of other calls.
         """
-        rows = call_rows(head)
-        if len(rows) != n_calls or [row[0] for row in rows] != list(range(first_call, first_call + n_calls)):
+        indexes, lengths = call_columns(head)
+        if indexes != list(range(first_call, first_call + n_calls)):
             raise FrameError("the arguments are of other calls")
         start = CALL_COUNT.size + n_calls * CALL.size
-        offsets = list(accumulate((row[2] for row in rows), initial=start))
+        offsets = list(accumulate(lengths, initial=start))
         if offsets[-1] != n_bytes:
             raise FrameError("the calls' lengths do not add up")
         return cls(first_call, offsets)

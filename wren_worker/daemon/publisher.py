@@ -118,7 +118,12 @@ class Publisher:
         )
         free, found, error = False, None, ""
         try:
-            outcomes = [self._move_out(record, head.job_id, head.chunk_id) for record in put.records]
+            outcomes = [
+                self._move_out(record, head.job_id, head.chunk_id)
+                if record[records.FLAGS_AT] & records.FLAG_ELSEWHERE
+                else record
+                for record in put.records
+            ]
             data = encode_result(head, outcomes)
             free = self._store.put_once(key, data)
             if not free and put.call_index is None:
@@ -140,8 +145,6 @@ class Publisher:
 
         The key holds the content's hash, so two deliveries of the same call never write over each other's.
         """
-        if not record[records.FLAGS_AT] & records.FLAG_ELSEWHERE:
-            return record
         head = list(records.HEAD.unpack_from(record))
         value = record[records.HEAD.size : records.HEAD.size + head[9]]
         if b'"path"' not in value:

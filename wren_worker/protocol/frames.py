@@ -8,8 +8,10 @@ A frame is ``kind`` (1 byte), 3 reserved bytes, ``length`` (4 bytes, little endi
 
 from __future__ import annotations
 
+import array
 import json
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 
@@ -23,10 +25,12 @@ __all__ = [
     "FrameError",
     "FrameReader",
     "Kind",
+    "call_columns",
     "call_rows",
     "join_sections",
     "pack_calls",
     "pack_frame",
+    "pack_new_calls",
     "split_calls",
     "split_sections",
 ]
@@ -125,19 +129,48 @@ def pack_calls(calls: Iterable[tuple[int, int, bytes | memoryview]]) -> bytes:
     return b"".join((CALL_COUNT.pack(len(heads)), *heads, *blobs))
 
 
+def pack_new_calls(first_call: int, blobs: Sequence[bytes]) -> bytes:
+    """Return the body of a CALLS frame of consecutive calls at their first attempt; ``pack_calls`` for a million."""
+    n_calls = len(blobs)
+    words = array.array("I", bytes(CALL.size * n_calls))
+    words[0::3] = array.array("I", range(first_call, first_call + n_calls))
+    words[1::3] = array.array("I", [1]) * n_calls
+    words[2::3] = array.array("I", map(len, blobs))
+    if sys.byteorder == "big":
+        words.byteswap()
+    return b"".join((CALL_COUNT.pack(n_calls), words.tobytes(), *blobs))
+
+
 def call_rows(head: bytes | memoryview) -> list[tuple[int, int, int]]:
     """Return ``(call_index, attempt, length)`` of the calls in a CALLS body that starts with ``head``.
 
     Raises:
         FrameError: The table is not whole in ``head``.
     """
+    end = CALL_COUNT.size + _count(head) * CALL.size
+    return list(CALL.iter_unpack(memoryview(head)[CALL_COUNT.size : end]))
+
+
+def call_columns(head: bytes | memoryview) -> tuple[list[int], list[int]]:
+    """Return the indexes and the lengths of ``call_rows``, for many calls.
+
+    Raises:
+        FrameError: The table is not whole in ``head``.
+    """
+    view = memoryview(head)[CALL_COUNT.size : CALL_COUNT.size + _count(head) * CALL.size]
+    words = array.array("I", view.tobytes())
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words[0::3].tolist(), words[2::3].tolist()
+
+
+def _count(head: bytes | memoryview) -> int:
     if len(head) < CALL_COUNT.size:
         raise FrameError("calls are cut short")
-    (count,) = CALL_COUNT.unpack_from(head)
-    end = CALL_COUNT.size + count * CALL.size
-    if end > len(head):
+    count = int(CALL_COUNT.unpack_from(head)[0])
+    if CALL_COUNT.size + count * CALL.size > len(head):
         raise FrameError("calls are cut short")
-    return list(CALL.iter_unpack(memoryview(head)[CALL_COUNT.size : end]))
+    return count
 
 
 def split_calls(body: bytes | memoryview) -> list[tuple[int, int, memoryview]]:

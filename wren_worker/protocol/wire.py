@@ -127,8 +127,8 @@ def encode_result(result: ResultObject, outcomes: Iterable[bytes | memoryview]) 
     return wrap(_RESULT, asdict(result) | {"minor": WIRE_MINOR}, *outcomes)
 
 
-def decode_result(data: bytes | memoryview) -> tuple[ResultObject, memoryview]:
-    """Return the head of a result object and its outcome records, still packed.
+def decode_result(data: bytes | memoryview) -> tuple[ResultObject, list[tuple[int, bytes]]]:
+    """Return the head of a result object and its outcome records by call index, still packed.
 
     Every call of the chunk (or the one call of an own key) is either left out or has exactly one record.
 
@@ -152,16 +152,17 @@ def decode_result(data: bytes | memoryview) -> tuple[ResultObject, memoryview]:
     check_number(result.delivery, int)
     check_number(result.remote_write_timestamp, float)
     check_range(result.first_call, result.n_calls, MAX_CALLS_PER_CHUNK)
-    _check_cover(result, body)
-    return result, body
-
-
-def _check_cover(result: ResultObject, body: memoryview) -> None:
-    first, end = result.first_call, result.first_call + result.n_calls
+    packed = bytes(body)
     try:
-        found = [head[0] for _, _, head in records.iter_records(body)]
+        outcomes = [(head[0], packed[start:end]) for start, end, head in records.iter_records(packed)]
     except records.RecordError as error:
         raise WireError(f"the outcomes are malformed: {error}") from error
+    _check_cover(result, [index for index, _ in outcomes])
+    return result, outcomes
+
+
+def _check_cover(result: ResultObject, found: list[int]) -> None:
+    first, end = result.first_call, result.first_call + result.n_calls
     if result.call_index is not None:
         if found != [result.call_index] or not first <= result.call_index < end:
             raise WireError("an own key must hold exactly its call")
