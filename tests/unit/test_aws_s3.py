@@ -209,6 +209,7 @@ def test_what_could_not_be_deleted_is_named(store, stub):
 def large(tmp_path, monkeypatch):
     monkeypatch.setattr(s3, "MULTIPART_BYTES", 8)
     monkeypatch.setattr(s3_multipart, "PART_BYTES", 8)
+    monkeypatch.setattr(s3_multipart, "_THREADS", 1)  # the stub wants its requests in order
     path = tmp_path / "large"
     path.write_bytes(b"0123456789")
     return path
