@@ -152,7 +152,7 @@ class S3Store:
     def fill(
         self, key: str, target: memoryview, *, offset: int = 0, seen: Callable[[memoryview], object] | None = None
     ) -> bool:
-        """Fill a buffer with an object's bytes from ``offset`` on, in ranges side by side; False when not all are there.
+        """Fill a buffer with an object's bytes from ``offset`` on, in ranges side by side; False: not all are there.
 
         Args:
             key: The object.

@@ -25,11 +25,11 @@ _MAIN = b"\x8c\x08__main__"
 class Bulk:
     """An object as bytes in pieces; the large ones are the object's own memory, so it must not change meanwhile.
 
-    ``pickled`` is what was pickled in band, large bytes left out: whoever looks for names finds them there.
+    ``in_band`` is what was pickled in band, large bytes left out: whoever looks for names finds them there.
     """
 
     pieces: tuple[bytes | memoryview, ...]
-    pickled: bytes
+    in_band: tuple[bytes, ...]
 
     @property
     def n_bytes(self) -> int:
@@ -56,9 +56,9 @@ class _Sink:
             self.pieces.append(data)
         else:
             self.pieces.append(memoryview(data).cast("B"))
-        # the pickler hands over what is larger than its frame by itself: the payload of one large object
-        if len(data) < 2 * 64 * 1024:
-            self.small.append(bytes(data))
+        # what is larger than two of the pickler's frames is the payload of one large object
+        if isinstance(data, bytes) and len(data) < 2 * 64 * 1024:
+            self.small.append(data)
         return len(data)
 
 
@@ -74,7 +74,7 @@ def dump_bulk(obj: object, *, what: str) -> Bulk:
     """
     try:
         bulk = _dump(pickle.Pickler, obj)
-        if b"\x93" in bulk.pickled and _MAIN in bulk.pickled:
+        if any(b"\x93" in piece for piece in bulk.in_band) and any(_MAIN in piece for piece in bulk.in_band):
             bulk = _dump(cloudpickle.Pickler, obj)
     except Exception:  # noqa: BLE001 - a __reduce__ may raise anything; cloudpickle has the last word
         try:
@@ -99,4 +99,4 @@ def _dump(kind: Any, obj: object) -> Bulk:
 
     kind(sink, protocol=PROTOCOL, buffer_callback=keep_out).dump(obj)
     pieces: Sequence[bytes | memoryview] = oob.lay_out(sink.pieces, buffers)
-    return Bulk(pieces=tuple(pieces), pickled=b"".join(sink.small))
+    return Bulk(pieces=tuple(pieces), in_band=tuple(sink.small))

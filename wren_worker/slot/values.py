@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import traceback
 from types import TracebackType
@@ -9,8 +10,10 @@ from types import TracebackType
 import cloudpickle
 
 from ..protocol.frames import join_sections
+from ..protocol.records import ERROR, FAILURE
+from .refs import RefUnavailable
 
-__all__ = ["dump_failure", "dump_value", "unpicklable_value"]
+__all__ = ["dump_end", "dump_failure", "dump_value", "unpicklable_value"]
 
 _MAX_REPR = 4096
 _MAX_TRACEBACK = 256 * 1024
@@ -38,6 +41,14 @@ def _format(error: BaseException, trace: TracebackType | None) -> str:
     except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
         text = "".join(traceback.format_tb(trace)) + type(error).__name__
     return text if len(text) <= _MAX_TRACEBACK else text[-_MAX_TRACEBACK:]
+
+
+def dump_end(error: BaseException, trace: TracebackType | None) -> tuple[int, bytes]:
+    """Return status and value bytes of a call that an exception ended: its own, or a reference's that leads nowhere."""
+    if isinstance(error, RefUnavailable):
+        told = {"kind": type(error).__name__, "message": str(error), "data": error.facts}
+        return ERROR, json.dumps(told).encode()
+    return FAILURE, dump_failure(error, trace)
 
 
 def dump_failure(error: BaseException, trace: TracebackType | None) -> bytes:
