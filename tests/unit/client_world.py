@@ -251,7 +251,7 @@ class World:
             data = wire.error_value(value["wren error"], value["text"], **value["data"])
             return records.pack_record(call_index, records.ERROR, data)
         if isinstance(value, dict) and "elsewhere" in value:
-            data = dump_value(value["elsewhere"])
+            data = joined(dump_value(value["elsewhere"]))
             key = f"results/elsewhere-{call_index}"
             tail = b"" if not value.get("output") else records.pack_output(records.STDOUT, b"big\n")
             self.store.put(key, data + tail)

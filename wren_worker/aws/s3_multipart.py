@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Protocol, TypeVar, cast
 
 from wren_worker.aws.errors import error_code, http_status
 from wren_worker.errors import StoreError
@@ -20,9 +20,10 @@ T = TypeVar("T")
 #: Source: S3 multipart upload limits, read 2026-11: parts of 5 MiB to 5 GiB, 10,000 of them.
 PART_BYTES = 8 * 1024 * 1024
 MAX_PARTS = 10_000
-#: Parts in the air at a time, and so the memory that an upload takes beside its data.
+#: Parts in the air at a time.
 _THREADS = 4
 _ROUNDS = 5
+_READ_BYTES = 1024 * 1024
 
 
 class Attempt(Protocol):
@@ -55,6 +56,45 @@ def cut(pieces: Sequence[bytes | memoryview], part_bytes: int) -> Iterator[list[
                 part, room = [], part_bytes
     if part:
         yield part
+
+
+class Part:
+    """A part as a file to read from, whose pieces go to the socket from where they lie."""
+
+    def __init__(self, pieces: Sequence[memoryview]) -> None:
+        self._pieces = pieces
+        self._n_bytes = sum(map(len, pieces))
+        self._position = 0
+
+    def __len__(self) -> int:
+        return self._n_bytes
+
+    def rewound(self) -> IO[bytes]:
+        """Return itself, at its start."""
+        self._position = 0
+        return cast("IO[bytes]", self)
+
+    def read(self, size: int = -1, /) -> bytes | memoryview:
+        """Return the next bytes, up to a mebibyte of them: whoever sends them asks for 16 KiB, and takes what comes."""
+        size = self._n_bytes if size < 0 else max(size, _READ_BYTES)
+        start = self._position
+        for piece in self._pieces:
+            if start < len(piece):
+                found = piece[start : start + size]
+                self._position += len(found)
+                return found
+            start -= len(piece)
+        return b""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a position."""
+        base = (0, self._position, self._n_bytes)[whence]
+        self._position = max(0, min(base + offset, self._n_bytes))
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
 
 
 def upload(
@@ -93,10 +133,11 @@ def _upload(
     verdict: bool | None = None
 
     def send(number: int, part: list[memoryview]) -> CompletedPartTypeDef:
-        # bytes, because they go out in one call of the socket; there are only as many of them as threads
-        body = b"".join(part)
+        body = Part(part)
         answer = attempt(
-            lambda: client.upload_part(Bucket=bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body)
+            lambda: client.upload_part(
+                Bucket=bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body.rewound()
+            )
         )
         return {"ETag": answer["ETag"], "PartNumber": number}
 

@@ -170,7 +170,7 @@ class _Nowhere:
     def finished(self, job: Job) -> None:
         """Do nothing."""
 
-    def fetch(self, key: str) -> bytes | None:
+    def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object]) -> bool | None:  # noqa: ARG002
         """Refuse: nothing of an inline job is in S3."""
         raise StoreError(f"{key}: an inline job stores nothing.")
 

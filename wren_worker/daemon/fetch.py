@@ -18,9 +18,7 @@ class Mismatch(WrenError):
     """The object is not there, is shorter, or is not what its sha256 says."""
 
 
-def fetch_file(
-    store: ObjectStore, key: str, path: Path, *, length: int, sha256: str, offset: int = 0, what: str = "object"
-) -> None:
+def fetch_file(store: ObjectStore, key: str, path: Path, *, length: int, sha256: str, offset: int = 0) -> None:
     """Get ``length`` bytes, above 0, into a file, which appears whole and checked, read-only, or not at all.
 
     Args:
@@ -30,7 +28,6 @@ def fetch_file(
         length: How many bytes.
         sha256: Their hex sha256.
         offset: Where in the object they start.
-        what: What an error calls them.
 
     Raises:
         Mismatch: The bytes are not there, or are others.
@@ -44,9 +41,9 @@ def fetch_file(
         # no context manager: an error's traceback may hold views of the map a little longer
         mapped = mmap.mmap(descriptor, length)
         if not store.fill(key, memoryview(mapped), offset=offset, seen=digest.update):
-            raise Mismatch(f"the {what} {key} does not exist (any more)", key=key, missing=True)
+            raise Mismatch(f"the object {key} does not exist (any more)", key=key, missing=True)
         if digest.hexdigest() != sha256:
-            raise Mismatch(f"the {what} {key} does not match its sha256", key=key, missing=False)
+            raise Mismatch(f"the object {key} does not match its sha256", key=key, missing=False)
         os.fchmod(descriptor, 0o400)
         os.replace(name, path)
     except BaseException:

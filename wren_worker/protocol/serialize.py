@@ -25,7 +25,7 @@ from wren_worker.errors import (
     SerializationError,
     WireError,
 )
-from wren_worker.protocol import arrival, culprit, frames, records
+from wren_worker.protocol import arrival, culprit, frames, oob, records
 from wren_worker.protocol.wire import parse_error_value
 
 __all__ = ["Loaded", "PickledFunction", "dump_call", "dump_function", "load_outcome", "with_objects"]
@@ -205,6 +205,9 @@ def load_outcome(status: int, value: bytes | memoryview, *, job_id: str, call_in
 
 def _load_value(value: bytes | memoryview, place: dict[str, object]) -> Loaded:
     try:
+        if value[:1] == oob.MAGIC[:1]:  # with its buffers behind it, which are used where they lie
+            sections = oob.take_apart(value)
+            return Loaded(value=pickle.loads(sections[0], buffers=sections[1:]))
         return Loaded(value=pickle.loads(value))
     except Exception as error:  # noqa: BLE001 - unpickling runs the user's code
         failure = _unreadable(f"unpickling it here raised {type(error).__name__}: {error}", place)

@@ -172,6 +172,7 @@ class Child:
     def _call(self, job: Job, call_index: int, attempt: int, arguments: memoryview) -> bytes:
         start_timestamp, start = time.time(), time.perf_counter()
         status = SUCCESS
+        value: bytes | list[bytes | memoryview]
         try:
             function = job.function()
             args, kwargs = pickle.loads(arguments)
@@ -190,7 +191,7 @@ class Child:
                 status, value = FAILURE, unpicklable_value(result, error)
         self._capture.end()
         flags = FLAG_OUTPUT_TRUNCATED if self._capture.n_dropped_bytes else 0
-        if len(value) > _INLINE_VALUE_BYTES:
+        if isinstance(value, list) or len(value) > _INLINE_VALUE_BYTES:
             value, flags = self._leave_in_file(call_index, attempt, value), flags | FLAG_ELSEWHERE
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu_time = usage.ru_utime + usage.ru_stime
@@ -202,9 +203,10 @@ class Child:
         )  # fmt: skip
         return head + value
 
-    def _leave_in_file(self, call_index: int, attempt: int, value: bytes) -> bytes:
+    def _leave_in_file(self, call_index: int, attempt: int, value: bytes | list[bytes | memoryview]) -> bytes:
         name = f"{call_index}-{attempt}-{os.getpid()}"
-        (self._folder / "outbox" / name).write_bytes(value)
+        with (self._folder / "outbox" / name).open("wb") as file:
+            file.writelines([value] if isinstance(value, bytes) else value)
         return json.dumps({"path": name}).encode()
 
 

@@ -9,21 +9,48 @@ from types import TracebackType
 
 import cloudpickle
 
+from ..protocol import oob
 from ..protocol.frames import join_sections
 from ..protocol.records import ERROR, FAILURE
 from .refs import RefUnavailable
 
 __all__ = ["dump_end", "dump_failure", "dump_value", "unpicklable_value"]
 
+#: A value with such a buffer is left in a file anyway; smaller ones stay within the pickle.
+LARGE_BUFFER_BYTES = 1024 * 1024
 _MAX_REPR = 4096
 _MAX_TRACEBACK = 256 * 1024
 
 
-def dump_value(value: object) -> bytes:
-    """Return the pickle of a call's value: plain where that does, by cloudpickle where it does not."""
+def dump_value(value: object) -> bytes | list[bytes | memoryview]:
+    """Return the pickle of a call's value: plain where that does, by cloudpickle where it does not.
+
+    Of a value with large buffers in it: the pieces of oob.lay_out, the buffers among them where they lie.
+    """
+    buffers: list[memoryview] = []
+
+    def keep_out(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:  # not in one run: the pickler copies it in band
+            return True
+        if view.nbytes < LARGE_BUFFER_BYTES:
+            return True
+        buffers.append(view)
+        return False
+
+    try:
+        data = pickle.dumps(value, 5, buffer_callback=keep_out)
+    except Exception:  # noqa: BLE001 - whatever a class raises, cloudpickle may still know how
+        buffers.clear()
+        data = cloudpickle.dumps(value, 5, buffer_callback=keep_out)
+    return oob.lay_out([data], buffers) if buffers else data
+
+
+def _dump_in_band(value: object) -> bytes:
     try:
         return pickle.dumps(value, 5)
-    except Exception:  # noqa: BLE001 - whatever a class raises, cloudpickle may still know how
+    except Exception:  # noqa: BLE001 - as above
         data: bytes = cloudpickle.dumps(value, 5)
         return data
 
@@ -66,7 +93,7 @@ def dump_failure(error: BaseException, trace: TracebackType | None) -> bytes:
     bare = error.with_traceback(None)
     for how, build in (("pickle", lambda: bare), ("parts", lambda: (type(bare), bare.args, dict(bare.__dict__)))):
         try:
-            data = dump_value(build())
+            data = _dump_in_band(build())
             _try_out(how, data, type(bare))
         except Exception:  # noqa: BLE001, S112 - whatever a class raises, the next form may do
             continue
