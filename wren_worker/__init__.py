@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         JobIncomplete,
         OutOfMemory,
         QueueError,
+        RefUnavailable,
         ResultNotSerializable,
         ResultTampered,
         RuntimeMismatch,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         StoreError,
         WrenError,
     )
+    from wren_worker.protocol.refs import Ref
     from wren_worker.version import VERSION as __version__  # noqa: N811 - the name that tools look for
     from wren_worker.wiring.client import attach, executor
 
@@ -57,6 +59,8 @@ __all__ = [
     "JobIncomplete",
     "OutOfMemory",
     "QueueError",
+    "Ref",
+    "RefUnavailable",
     "ResultNotSerializable",
     "ResultTampered",
     "RuntimeMismatch",
@@ -78,6 +82,7 @@ _HOMES = {
     "ANY_COMPLETED": "client.waiting",
     "Executor": "client.executor",
     "Future": "client.future",
+    "Ref": "protocol.refs",
     "as_completed": "client.waiting",
     "attach": "wiring.client",
     "executor": "wiring.client",

@@ -21,6 +21,7 @@ __all__ = [
     "JobIncomplete",
     "OutOfMemory",
     "QueueError",
+    "RefUnavailable",
     "RemoteTraceback",
     "ResultNotSerializable",
     "ResultTampered",
@@ -121,6 +122,10 @@ class ChunkLost(CallError):
     """The chunk was sent again and again and never came back."""
 
 
+class RefUnavailable(CallError):
+    """What a ``Ref`` of the call stands for is gone, changed or out of reach; ``sha256`` and ``bucket`` say which."""
+
+
 class AttemptsExhausted(CallError):
     """The call took its machine down at every delivery; ``deliveries`` says how often."""
 
@@ -153,5 +158,6 @@ CALL_ERRORS: dict[str, type[CallError]] = {
         ChunkLost,
         AttemptsExhausted,
         JobIncomplete,
+        RefUnavailable,
     )
 }

@@ -36,19 +36,28 @@ class Store:
         self.lock = threading.Lock()
         self.before_put: Callable[[str], None] = lambda key: None
 
-    def put(self, key: str, data: bytes | memoryview) -> None:
+    def put(self, key: str, data: bytes | memoryview | Sequence[bytes | memoryview]) -> None:
         self.before_put(key)
         with self.lock:
-            self.objects[key] = bytes(data)
+            self.objects[key] = joined(data)
             self.log.append(("put", key))
 
-    def put_once(self, key: str, data: bytes | memoryview | Path) -> bool:
+    def put_once(self, key: str, data: bytes | memoryview | Sequence[bytes | memoryview] | Path) -> bool:
         assert not isinstance(data, Path)
         with self.lock:
             if key in self.objects:
                 return False
-            self.objects[key] = bytes(data)
+            self.objects[key] = joined(data)
             return True
+
+    def fill(self, key: str, target: memoryview, *, offset: int = 0, seen: Any = None) -> bool:
+        data = self.get(key, offset=offset, length=len(target))
+        if data is None or len(data) != len(target):
+            return False
+        target[:] = data
+        if seen is not None:
+            seen(target)
+        return True
 
     def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes | None:
         with self.lock:
@@ -71,6 +80,10 @@ class Store:
     def delete(self, keys: Sequence[str]) -> None:
         for key in keys:
             self.objects.pop(key, None)
+
+
+def joined(data: bytes | memoryview | Sequence[bytes | memoryview]) -> bytes:
+    return bytes(data) if isinstance(data, bytes | memoryview) else b"".join(data)
 
 
 class Tasks:
@@ -238,7 +251,7 @@ class World:
             data = wire.error_value(value["wren error"], value["text"], **value["data"])
             return records.pack_record(call_index, records.ERROR, data)
         if isinstance(value, dict) and "elsewhere" in value:
-            data = dump_value(value["elsewhere"])
+            data = joined(dump_value(value["elsewhere"]))
             key = f"results/elsewhere-{call_index}"
             tail = b"" if not value.get("output") else records.pack_output(records.STDOUT, b"big\n")
             self.store.put(key, data + tail)

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -135,13 +136,16 @@ def test_our_own_errors(world):
 
 def test_values_elsewhere_are_fetched_and_checked(world):
     world.run()
-    futures = world.executor().map(lambda x: {"elsewhere": "x" * x, "output": True}, [10, 20, 30])
+    futures = world.executor().map(lambda x: {"elsewhere": "x" * x, "output": True}, [10, 20, 30, 40])
     wait(futures)
     assert futures[0].result(20) == "x" * 10
     assert futures[0].stdout == "big\n"
-    world.store.objects["results/elsewhere-1"] += b"!"
-    with pytest.raises(ResultTampered):
-        futures[1].result(20)
+    objects = world.store.objects
+    objects["results/elsewhere-1"] = objects["results/elsewhere-1"][:-1]
+    objects["results/elsewhere-3"] = b"!" + objects["results/elsewhere-3"][1:]
+    for tampered in (futures[1], futures[3]):
+        with pytest.raises(ResultTampered):
+            tampered.result(20)
     kept = world.store.objects.pop("results/elsewhere-2")
     with pytest.raises(StoreError):
         futures[2].result(20)
@@ -493,3 +497,49 @@ if __name__ == "__main__":
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "log").read_text().split() == ["send"] * 100
+
+
+def test_who_wants_all_gets_large_values_side_by_side_and_each_once(world, monkeypatch):
+    world.run()
+    together, most, lock = 0, 0, threading.Lock()
+    fill = world.store.fill
+
+    def slow_fill(key, *args, **options):
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        time.sleep(0.02)
+        with lock:
+            together -= 1
+        return fill(key, *args, **options)
+
+    monkeypatch.setattr(world.store, "fill", slow_fill)
+    futures = world.executor().map(lambda x: {"elsewhere": "x" * x}, range(1, 13))
+    assert get_all_results(futures) == ["x" * x for x in range(1, 13)]
+    assert most > 1
+    gets = [key for kind, key in world.store.log if kind == "get" and "elsewhere" in key]
+    assert len(gets) == len(set(gets)) == 12
+
+
+def test_a_large_value_that_cannot_be_had_now_is_asked_for_again(world):
+    world.run()
+    futures = world.executor().map(lambda x: {"elsewhere": "x" * x}, [5, 6])
+    wait(futures)
+    kept = world.store.objects.pop("results/elsewhere-1")
+    with pytest.raises(StoreError, match="gone from the bucket"):
+        get_all_results(futures)
+    world.store.objects["results/elsewhere-1"] = kept
+    assert get_all_results(futures) == ["x" * 5, "x" * 6]
+
+
+def test_arrays_of_large_values_are_used_where_they_came_in(world):
+    numpy = pytest.importorskip("numpy")
+    world.run()
+    array = numpy.arange(300_000)
+    future = world.executor().call_async(lambda _: {"elsewhere": [array, "text"]}, 0)
+    found, text = future.result(20)
+    assert text == "text"
+    assert (found == array).all()
+    assert found.flags.writeable
+    assert found.ctypes.data % 16 == 0

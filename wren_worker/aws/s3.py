@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from wren_worker.aws.errors import Fault, classify, error_code, explain, http_status, is_aws_error
 from wren_worker.aws.retry import Backoff
-from wren_worker.aws.s3_multipart import upload_once
+from wren_worker.aws.s3_multipart import joined, upload
+from wren_worker.aws.s3_ranges import fill
 from wren_worker.aws.session import Aws
 from wren_worker.clock import Clock, SystemClock
 from wren_worker.errors import StoreError
-from wren_worker.protocol.ports import ObjectInfo
+from wren_worker.protocol.ports import ObjectInfo, Pieces
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -30,8 +32,8 @@ __all__ = ["S3Store"]
 
 T = TypeVar("T")
 
-#: From here on a file goes up in parts, so that a broken connection costs a part and not the whole.
-MULTIPART_BYTES = 64 * 1024 * 1024
+#: From here on data goes up in parts: side by side, and a broken connection costs a part and not the whole.
+MULTIPART_BYTES = 32 * 1024 * 1024
 #: Source: S3 ListObjectsV2 and DeleteObjects, read 2026-11.
 PAGE_KEYS = 1000
 _COPY_BYTES = 1024 * 1024
@@ -57,27 +59,41 @@ class S3Store:
         """Return the bucket's name."""
         return self._bucket
 
-    def put(self, key: str, data: bytes | memoryview) -> None:
+    def put(self, key: str, data: bytes | memoryview | Pieces) -> None:
         """Write an object, over whatever was there.
 
         Raises:
             StoreError: It could not be written; ``denied``, ``gone`` and ``transient`` say why.
         """
-        body = bytes(data)
+        pieces = _pieces(data)
+        if sum(map(len, pieces)) > MULTIPART_BYTES:
+            self._upload(key, pieces, once=False)
+            return
+        body = joined(pieces)
         self._try(key, lambda client: client.put_object(Bucket=self._bucket, Key=key, Body=body))
 
-    def put_once(self, key: str, data: bytes | memoryview | Path) -> bool:
+    def put_once(self, key: str, data: bytes | memoryview | Pieces | Path) -> bool:
         """Write an object unless the key is taken; return whether the key was free.
 
         Raises:
             StoreError: Whether it was written is not known; ``denied``, ``gone`` and ``transient`` say why.
         """
         if isinstance(data, Path):
-            if data.stat().st_size > MULTIPART_BYTES:
-                return self._put_parts_once(key, data)
             with data.open("rb") as source:
-                return self._put_body_once(key, source)
-        return self._put_body_once(key, bytes(data))
+                if data.stat().st_size <= MULTIPART_BYTES:
+                    return self._put_body_once(key, source)
+                # not closed by hand: an error's traceback may hold views of it a little longer
+                mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+                return self._upload(key, [memoryview(mapped)], once=True)
+        pieces = _pieces(data)
+        if sum(map(len, pieces)) > MULTIPART_BYTES:
+            return self._upload(key, pieces, once=True)
+        return self._put_body_once(key, joined(pieces))
+
+    def _upload(self, key: str, pieces: Pieces, *, once: bool) -> bool:
+        return upload(
+            self._aws.s3(), self._bucket, key, pieces, once=once, attempt=lambda call: self._try(key, lambda _: call())
+        )
 
     def _put_body_once(self, key: str, body: bytes | contextlib.AbstractContextManager[object]) -> bool:
         def put(client: S3Client) -> bool:
@@ -93,11 +109,6 @@ class S3Store:
             return True
 
         return self._try(key, put)
-
-    def _put_parts_once(self, key: str, path: Path) -> bool:
-        return upload_once(
-            self._aws.s3(), self._bucket, key, path, attempt=lambda call: self._try(key, lambda _: call())
-        )
 
     def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes | None:
         """Return an object's bytes, or the range; None when there is no such key (or no right to know).
@@ -137,6 +148,38 @@ class S3Store:
             return bool(self._read(key, offset, length, save))
         finally:
             partial.unlink(missing_ok=True)
+
+    def fill(
+        self, key: str, target: memoryview, *, offset: int = 0, seen: Callable[[memoryview], object] | None = None
+    ) -> bool:
+        """Fill a buffer with an object's bytes from ``offset`` on, in ranges side by side; False: not all are there.
+
+        Args:
+            key: The object.
+            target: Writable; its length says how many bytes. What is in it after False or an error is undefined.
+            offset: Where in the object to start.
+            seen: Given the ranges in order, as they come; in the caller's thread.
+
+        Raises:
+            StoreError: It could not be read.
+        """
+
+        def fetch(at: int, view: memoryview) -> bool:
+            def save(body: StreamingBody) -> bool:
+                position = 0
+                for piece in body.iter_chunks(_COPY_BYTES):
+                    view[position : position + len(piece)] = piece
+                    position += len(piece)
+                return position == len(view)
+
+            try:
+                return bool(self._read(key, at, len(view), save))
+            except StoreError as error:
+                if error.__dict__.get("code") == "InvalidRange":  # it ends before
+                    return False
+                raise
+
+        return fill(fetch, target, offset=offset, seen=seen)
 
     def exists(self, key: str) -> bool:
         """Return whether the key is taken (False, too, without the right to know).
@@ -245,3 +288,7 @@ class S3Store:
             denied=fault in (Fault.DENIED, Fault.CREDENTIALS, Fault.SKEWED),
             transient=fault.retryable,
         )
+
+
+def _pieces(data: bytes | memoryview | Pieces) -> Pieces:
+    return [data] if isinstance(data, (bytes, memoryview)) else data

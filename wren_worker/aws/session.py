@@ -193,6 +193,9 @@ class Aws:
             user_agent_extra=self._user_agent,
             # requests of the data path are built by this package alone, and checking them costs a sixth of a call
             parameter_validation=purpose not in ("hot", "lease"),
+            # what this package stores is checked by its reader against a sha256 that travels another way
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
         )
 
     def _ensure_session(self) -> boto3.Session:

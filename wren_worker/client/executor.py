@@ -14,6 +14,7 @@ from wren_worker.client.limits import check_limits
 from wren_worker.client.spec import Backend, JobSpec
 from wren_worker.client.streaming import stream
 from wren_worker.protocol.model import JobManifest, Limits
+from wren_worker.protocol.refs import Ref
 
 __all__ = ["Executor"]
 
@@ -188,6 +189,19 @@ class Executor:
             name=name,
         )
         return cast("Iterator[T]", stream(self._backend, spec, iterable, window=window, ordered=ordered))
+
+    def put(self, obj: Any) -> Ref:
+        """Store an object once, and return what stands for it.
+
+        A ``Ref``, passed anywhere in a call's arguments or used by its function, arrives as the object: fetched once by
+        each instance, loaded once by each slot, its arrays mapped from one file and therefore read-only. An object
+        whose content was put before, by anybody, is not sent again. It is kept for 15 days.
+
+        Raises:
+            SerializationError: It cannot be pickled; says which part.
+            StoreError: S3 did not take it.
+        """
+        return self._backend.put(obj)
 
     def close(self) -> None:
         """Wait until everything is sent, then end threads and the reply queue. Jobs go on, and futures stay good."""

@@ -152,6 +152,11 @@ class Future(concurrent.futures.Future[T]):
         return outcome.attempt(self._record) if self._record else 0
 
     @property
+    def lies_elsewhere(self) -> bool:
+        """Return whether the outcome is known, and its value is in an object of its own that was not loaded yet."""
+        return self._record is not None and self._loaded is None and outcome.is_elsewhere(self._record)
+
+    @property
     def run_status(self) -> dict[str, object]:
         """Return remote facts (where it ran, seconds, bytes), {} while there is no outcome."""
         if not self._record:
@@ -266,8 +271,8 @@ class Future(concurrent.futures.Future[T]):
         self._seen = True
         if self._loaded is not None:
             return self._loaded
-        record = self._record
-        loaded = outcome.load_plain(record) if record else None
+        record: bytes | memoryview | None = self._record
+        loaded = outcome.load_plain(self._record) if self._record else None
         if loaded is None:
             record = self._completed()
             loaded = outcome.load(record, job_id=self.job_id, call_index=self.call_index)
@@ -279,7 +284,7 @@ class Future(concurrent.futures.Future[T]):
                     self._record = outcome.without_value(record)
             return self._loaded
 
-    def _completed(self) -> bytes | None:
+    def _completed(self) -> bytes | memoryview | None:
         """Return the record with what lies elsewhere in S3 put in."""
         return outcome.complete(self._record, self._job.source.fetch) if self._record else None
 

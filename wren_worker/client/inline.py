@@ -6,18 +6,25 @@ import bdb
 import contextlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job, Restored
+from wren_worker.client.refs import ref_to
 from wren_worker.client.spec import JobSpec
 from wren_worker.client.transport import LONGEST_CALL_TIME, Ticket
 from wren_worker.clock import Clock
-from wren_worker.errors import StoreError
+from wren_worker.errors import RefUnavailable, StoreError
 from wren_worker.protocol import records
-from wren_worker.protocol.serialize import Loaded
+from wren_worker.protocol.bulk import dump_bulk
+from wren_worker.protocol.modules import LocalModules
+from wren_worker.protocol.refs import Ref
+from wren_worker.protocol.serialize import Loaded, with_objects
 
 __all__ = ["Inline"]
+
+#: Where references say that their objects are.
+_BUCKET = "(this process)"
 
 
 class Inline:
@@ -28,6 +35,9 @@ class Inline:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._modules = LocalModules()
+        #: What was put, by sha256.
+        self._objects: dict[str, object] = {}
 
     @property
     def describe(self) -> str:
@@ -41,11 +51,17 @@ class Inline:
 
     def open(self, spec: JobSpec) -> _InlineJob:
         """Start a job."""
-        return _InlineJob(spec, self._clock)
+        return _InlineJob(spec, self._clock, self._objects)
 
     def submit(self, spec: JobSpec, args: tuple[object, ...], kwargs: dict[str, object]) -> Future[object]:
         """Run one call."""
         return self.open(spec).call(args, kwargs)
+
+    def put(self, obj: object) -> Ref:
+        """Keep an object, pickled once only to see that a fleet could take it."""
+        ref = ref_to(obj, dump_bulk(obj, what="the object to put"), bucket=_BUCKET, modules=self._modules)
+        self._objects[ref.sha256] = obj
+        return ref
 
     def close(self) -> None:
         """Do nothing: no thread, no queue."""
@@ -54,9 +70,11 @@ class Inline:
 class _InlineJob:
     """One job; every future it returns is done."""
 
-    def __init__(self, spec: JobSpec, clock: Clock) -> None:
+    def __init__(self, spec: JobSpec, clock: Clock, objects: dict[str, object]) -> None:
         self._spec = spec
         self._clock = clock
+        self._objects = objects
+        self._func: Callable[..., object] | None = None
         self._n_calls = 0
         self._job = Job(
             f"inline-{uuid.uuid4().hex}",
@@ -78,7 +96,7 @@ class _InlineJob:
         while True:
             try:
                 with _environment(self._spec.env):
-                    loaded = Loaded(value=self._spec.func(*args, **kwargs))
+                    loaded = Loaded(value=self._apply(args, kwargs))
             except bdb.BdbQuit:
                 raise  # whoever leaves the debugger wants out of the job
             except (Exception, SystemExit) as error:  # noqa: BLE001 - the call's outcome
@@ -97,6 +115,25 @@ class _InlineJob:
         )
         self._job.deliver_loaded(index, record, loaded)
         return future
+
+    def _apply(self, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        if not self._objects:  # nothing was put, so there are no references to look for
+            return self._spec.func(*args, **kwargs)
+        if self._func is None:
+            self._func = with_objects(self._spec.func, self._object)
+        args, kwargs = with_objects((args, kwargs), self._object)
+        return self._func(*args, **kwargs)
+
+    def _object(self, sha256: str) -> object:
+        try:
+            return self._objects[sha256]
+        except KeyError:
+            raise RefUnavailable(
+                "A Ref stands for an object that was not put by this executor: the inline backend keeps objects in "
+                "its own process. Put it here.",
+                sha256=sha256,
+                bucket=_BUCKET,
+            ) from None
 
     def finish(self) -> None:
         """Do nothing: all calls have run."""
@@ -133,7 +170,7 @@ class _Nowhere:
     def finished(self, job: Job) -> None:
         """Do nothing."""
 
-    def fetch(self, key: str) -> bytes | None:
+    def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object]) -> bool | None:  # noqa: ARG002
         """Refuse: nothing of an inline job is in S3."""
         raise StoreError(f"{key}: an inline job stores nothing.")
 

@@ -32,8 +32,8 @@ class Source(Protocol):
         """Take note that a job without unresolved calls has one again."""
         ...
 
-    def fetch(self, key: str) -> bytes | None:
-        """Return an object of the fleet's bucket."""
+    def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object]) -> bool | None:
+        """Fill a buffer with an object of the fleet's bucket, see ``outcome.Fetch``."""
         ...
 
     def restored(self, ticket: Ticket, loaded: Loaded | None) -> Restored:

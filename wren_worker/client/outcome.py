@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 
 from wren_worker.client.resolve import ChunkBook
 from wren_worker.errors import ResultTampered, StoreError
-from wren_worker.protocol import records
-from wren_worker.protocol.envelope import sha256_hex
+from wren_worker.protocol import oob, records
 from wren_worker.protocol.serialize import Loaded, load_outcome, load_value
 
-__all__ = ["attempt", "complete", "load", "load_plain", "output", "remote_facts", "status", "without_value"]
+__all__ = [
+    "attempt",
+    "complete",
+    "is_elsewhere",
+    "load",
+    "load_plain",
+    "output",
+    "remote_facts",
+    "status",
+    "without_value",
+]
 
 _NO_OUTPUT = bytes(records.HEAD.size - records.LENGTHS_AT - 8)
 _NO_LENGTHS = bytes(records.HEAD.size - records.LENGTHS_AT)
 
-Fetch = Callable[[str], bytes | None]
+#: Fills a buffer with an object's bytes and shows them to a function as they come; False when the object has fewer,
+#: None when it is gone.
+Fetch = Callable[[str, memoryview, Callable[[memoryview], object]], bool | None]
+#: Where in a buffer an outcome's value starts.
+_ALIGNED = -(-records.HEAD.size // oob.ALIGNMENT) * oob.ALIGNMENT
 
 
 def status(record: bytes) -> int:
@@ -29,7 +43,12 @@ def attempt(record: bytes) -> int:
     return int(records.HEAD.unpack_from(record)[4])
 
 
-def complete(record: bytes, fetch: Fetch) -> bytes | None:
+def is_elsewhere(record: bytes) -> bool:
+    """Return whether the value lies in an object of its own."""
+    return bool(records.HEAD.unpack_from(record)[2] & records.FLAG_ELSEWHERE)
+
+
+def complete(record: bytes, fetch: Fetch) -> bytes | memoryview | None:
     """Return the record with value and output in it, fetched if they lie elsewhere; None if that was changed.
 
     Raises:
@@ -44,14 +63,21 @@ def complete(record: bytes, fetch: Fetch) -> bytes | None:
         value_bytes = int(where.get("value_bytes", length))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    data = fetch(key)
-    if data is None:
+    if not 0 <= value_bytes <= length:
+        return None
+    # one buffer for all: the value's own buffers will be views of it, at the alignment that they were stored with
+    whole = bytearray(_ALIGNED + length)
+    digest = hashlib.sha256()
+    there = fetch(key, memoryview(whole)[_ALIGNED:], digest.update)
+    if there is None:
         raise StoreError(f"{key} is gone from the bucket: results are kept for a limited time.", key=key)
-    if len(data) != length or not 0 <= value_bytes <= length or sha256_hex(data) != sha256:
+    if not there or digest.hexdigest() != sha256:
         return None
     fields[2] &= ~records.FLAG_ELSEWHERE
     fields[9], fields[10] = value_bytes, length - value_bytes
-    return records.HEAD.pack(*fields) + data
+    start = _ALIGNED - records.HEAD.size
+    records.HEAD.pack_into(whole, start, *fields)
+    return memoryview(whole)[start:]
 
 
 def load_plain(record: bytes) -> Loaded | None:
@@ -61,7 +87,7 @@ def load_plain(record: bytes) -> Loaded | None:
     return load_value(memoryview(record)[records.HEAD.size :])
 
 
-def load(record: bytes | None, *, job_id: str, call_index: int) -> Loaded:
+def load(record: bytes | memoryview | None, *, job_id: str, call_index: int) -> Loaded:
     """Return the value or exception of a complete record; of None, that it was tampered with."""
     if record is None:
         message = (
@@ -74,17 +100,17 @@ def load(record: bytes | None, *, job_id: str, call_index: int) -> Loaded:
     return load_outcome(head[1], value, job_id=job_id, call_index=call_index)
 
 
-def without_value(record: bytes) -> bytes:
+def without_value(record: bytes | memoryview) -> bytes:
     """Return the record with its value bytes dropped, for when they have been loaded."""
     if record[records.LENGTHS_AT + 8 : records.HEAD.size] == _NO_OUTPUT:
-        return record[: records.LENGTHS_AT] + _NO_LENGTHS
+        return bytes(record[: records.LENGTHS_AT]) + _NO_LENGTHS
     fields = list(records.HEAD.unpack_from(record))
     start = records.HEAD.size + fields[9]
     fields[9] = 0
-    return records.HEAD.pack(*fields) + record[start:]
+    return records.HEAD.pack(*fields) + bytes(record[start:])
 
 
-def output(record: bytes, stream: int) -> str:
+def output(record: bytes | memoryview, stream: int) -> str:
     """Return what the call wrote to STDOUT or STDERR, of a complete record; "" of none."""
     if not record:
         return ""

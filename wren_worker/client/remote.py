@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job
+from wren_worker.client.refs import Putter
 from wren_worker.client.session import Session
 from wren_worker.client.shipping import Shipping
 from wren_worker.client.spec import JobSpec, OpenJob
@@ -18,6 +19,7 @@ from wren_worker.errors import WrenError
 from wren_worker.protocol.envelope import sha256_hex
 from wren_worker.protocol.model import JobId, JobManifest
 from wren_worker.protocol.modules import LocalModules
+from wren_worker.protocol.refs import Ref
 from wren_worker.protocol.serialize import PickledFunction, dump_call, dump_function
 from wren_worker.protocol.wire import new_job_id
 
@@ -52,6 +54,9 @@ class Remote:
         self._entropy = entropy
         self._session = Session(transport, progress=progress)
         self._modules = LocalModules()
+        self._putter = Putter(
+            transport.store, bucket=transport.names.bucket, modules=self._modules, clock=transport.clock
+        )
         self._lock = threading.Lock()
         self._bursts: dict[bytes, _Sending] = {}
         self._closed = False
@@ -92,6 +97,11 @@ class Remote:
             except BaseException:
                 self._bursts.pop(function.data).abort()
                 raise
+
+    def put(self, obj: object) -> Ref:
+        """Store an object in the fleet's bucket, by its content; return what stands for it."""
+        self._check_open()
+        return self._putter.put(obj)
 
     def close(self) -> None:
         """Wait until everything is sent, then end threads and remove the reply queue; jobs go on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from wren_worker.client.collector import Collector
 from wren_worker.client.hints import Hints
@@ -76,9 +77,12 @@ class Session:
         with self._condition:
             self._condition.notify_all()
 
-    def fetch(self, key: str) -> bytes | None:
-        """Return an object of the fleet's bucket."""
-        return self.transport.store.get(key)
+    def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object]) -> bool | None:
+        """Fill a buffer with an object of the fleet's bucket; False when it has fewer bytes, None when it is gone."""
+        store = self.transport.store
+        if store.fill(key, target, seen=seen):
+            return True
+        return False if store.exists(key) else None
 
     def restored(self, ticket: Ticket, loaded: Loaded | None) -> Restored:  # noqa: ARG002 - S3 has it for all
         """Return how to make a future again in another process."""

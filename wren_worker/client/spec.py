@@ -8,6 +8,7 @@ from typing import Protocol
 
 from wren_worker.client.future import Future
 from wren_worker.protocol.model import Limits
+from wren_worker.protocol.refs import Ref
 
 __all__ = ["Backend", "JobSpec", "OpenJob"]
 
@@ -68,6 +69,10 @@ class Backend(Protocol):
 
     def submit(self, spec: JobSpec, args: tuple[object, ...], kwargs: dict[str, object]) -> Future[object]:
         """Run one call; calls of one function that follow closely share a job."""
+        ...
+
+    def put(self, obj: object) -> Ref:
+        """Store an object once for all calls that use it."""
         ...
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from wren_worker.client.future import Future
+from wren_worker.client.prefetch import Prefetch
 from wren_worker.client.progress import Progress
 from wren_worker.client.watch import Watch
 
@@ -86,9 +87,11 @@ def get_all_results(fs: Iterable[Future[T]], timeout: float | None = None) -> li
         BaseException: The failure with the lowest index among ``fs``, once all are done.
     """
     futures = list(fs)
-    with Watch(futures) as watch:
-        if not _wait_for_all(watch, futures, timeout):
-            raise TimeoutError(f"{watch.n_pending} of {len(futures)} futures are not done")
+    with Prefetch(futures) as prefetch:
+        with Watch(futures) as watch:
+            if not _wait_for_all(watch, futures, timeout):
+                raise TimeoutError(f"{watch.n_pending} of {len(futures)} futures are not done")
+        prefetch.finish()
     return [future.result() for future in futures]
 
 

@@ -15,6 +15,7 @@ from wren_worker.protocol.model import Chunk, ResultObject
 __all__ = [
     "Arrived",
     "Event",
+    "Fetched",
     "Inbox",
     "JobFiles",
     "LeaseLost",
@@ -113,7 +114,15 @@ class Removed:
     deleted: bool = True
 
 
-Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What slots had asked for is in a file of the instance, or ``error`` says why not."""
+
+    sha256: str
+    error: str = ""
+
+
+Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed | Fetched
 
 
 @dataclass(slots=True)

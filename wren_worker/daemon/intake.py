@@ -13,8 +13,9 @@ from wren_worker.clock import Clock
 from wren_worker.config import InstanceConfig
 from wren_worker.daemon.calls import CallTable
 from wren_worker.daemon.events import Arrived, JobFiles, Rejected
+from wren_worker.daemon.fetch import Mismatch, fetch_file
 from wren_worker.errors import WireError
-from wren_worker.protocol.envelope import sha256_file, sha256_hex
+from wren_worker.protocol.envelope import sha256_hex
 from wren_worker.protocol.frames import FrameError
 from wren_worker.protocol.jobs import decode_manifest
 from wren_worker.protocol.model import Chunk, ResultObject, call_key, result_key
@@ -191,11 +192,10 @@ class Intake:
             return data
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / hashlib.sha256(receipt_handle.encode()).hexdigest()
-        if not self._store.download(at.key, path, offset=at.offset, length=at.length):
-            raise _Refusal(f"the arguments {at.key} do not exist (any more)")
-        if sha256_file(path) != at.sha256:
-            path.unlink()
-            raise _Refusal("the arguments do not match their sha256")
+        try:
+            fetch_file(self._store, at.key, path, offset=at.offset, length=at.length, sha256=at.sha256)
+        except Mismatch as error:
+            raise _Refusal(str(error)) from error
         return path
 
     @staticmethod

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wren_worker.clock import Clock
-from wren_worker.daemon.events import Arrived, Inbox, LeaseLost, PollEnded, Rejected, Removed, State, Stored
+from wren_worker.daemon.events import Arrived, Fetched, Inbox, LeaseLost, PollEnded, Rejected, Removed, State, Stored
 from wren_worker.daemon.exits import Exit
+from wren_worker.daemon.needs import Needs
 from wren_worker.daemon.receiver import Receiver
 from wren_worker.daemon.retire import Retirement, Verdict
 from wren_worker.daemon.signals import StopSignals
@@ -49,6 +50,7 @@ class Daemon:
         inbox: Where the other threads report.
         receiver: Polls when ordered.
         workload: What is held.
+        needs: Gets what slots ask for.
         vitals: Signs of life.
         retirement: The bounds of the instance's life.
         stop: Counts SIGTERMs.
@@ -65,6 +67,7 @@ class Daemon:
         inbox: Inbox,
         receiver: Receiver,
         workload: Workload,
+        needs: Needs,
         vitals: Vitals,
         retirement: Retirement,
         stop: StopSignals,
@@ -77,6 +80,7 @@ class Daemon:
         self._inbox = inbox
         self._receiver = receiver
         self._workload = workload
+        self._needs = needs
         self._vitals = vitals
         self._retirement = retirement
         self._stop = stop
@@ -100,6 +104,7 @@ class Daemon:
     def run(self) -> Exit:
         """Tick until there is a reason to exit, and return it."""
         for slot in self._slots:
+            slot.on_need = self._needs.take
             slot.start_keeper()
         self._enter(State.RUNNING)
         self._retire()  # orders the first poll; a tick would first wait for news
@@ -146,6 +151,8 @@ class Daemon:
                 self._workload.stored(item)
             elif isinstance(item, Removed):
                 self._workload.removed(item)
+            elif isinstance(item, Fetched):
+                self._needs.fetched(item)
             else:
                 self._poll_ended(item)
 

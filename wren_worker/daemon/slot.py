@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,8 @@ class Slot:
         #: Calls the child has, in the order in which it runs them, and the attempt each is; all of one delivery.
         self._given: dict[int, int] = {}
         self.receipt_handle = ""
+        #: Told what the child asks for, as ``(slot, generation, question)``; ``answer`` answers it.
+        self.on_need: Callable[[Slot, int, bytes], None] = lambda *_: None
         self.killing: str = ""  # why the child is being killed, "" when it is not
 
     # --- keeper -------------------------------------------------------------------------------------------------------
@@ -240,6 +242,11 @@ class Slot:
         except OSError:
             pass  # the keeper is gone, which _read_control will see
 
+    def answer(self, generation: int, body: bytes) -> None:
+        """Answer a question of the child, if it is still the one that asked."""
+        if self._link is not None and self._link.generation == generation:
+            self._link.send(Kind.NEED_ANSWER, body)
+
     def _spawn(self) -> Link:
         if self._keeper is None:
             self.start_keeper()
@@ -297,6 +304,8 @@ class Slot:
             index, _, stream = OUTPUT_HEAD.unpack_from(body)
             given = self._named(index) if index in self._given else None
             yield Printed(slot=self, given=given, stream=stream, data=body[OUTPUT_HEAD.size :])
+        elif kind == Kind.NEED and self._link is not None:
+            self.on_need(self, self._link.generation, body)
 
     def _finished(self, body: bytes) -> Finished:
         plain: dict[int, bytes] = {}

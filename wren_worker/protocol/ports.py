@@ -7,7 +7,7 @@ Durations are seconds, instants unix seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectStore",
     "OutgoingMessage",
+    "Pieces",
     "QueueDepth",
     "ReceivedMessage",
     "ReplyQueue",
@@ -152,14 +153,18 @@ class ObjectInfo:
     modified_timestamp: float
 
 
+#: One object's data, in a row; large pieces are sent from where they lie.
+Pieces = Sequence[bytes | memoryview]
+
+
 class ObjectStore(Protocol):
     """The fleet's bucket."""
 
-    def put(self, key: str, data: bytes | memoryview) -> None:
+    def put(self, key: str, data: bytes | memoryview | Pieces) -> None:
         """Write an object, over whatever was there."""
         ...
 
-    def put_once(self, key: str, data: bytes | memoryview | Path) -> bool:
+    def put_once(self, key: str, data: bytes | memoryview | Pieces | Path) -> bool:
         """Write an object unless the key is taken; return whether the key was free.
 
         False says only that the key is taken, by anybody: a retry inside may have met its own first attempt.
@@ -172,6 +177,15 @@ class ObjectStore(Protocol):
 
     def download(self, key: str, path: Path, *, offset: int = 0, length: int | None = None) -> bool:
         """Stream an object, or the range, into a file; False when there is no such key."""
+        ...
+
+    def fill(
+        self, key: str, target: memoryview, *, offset: int = 0, seen: Callable[[memoryview], object] | None = None
+    ) -> bool:
+        """Fill a buffer with an object's bytes from ``offset`` on; False when not all of them are there.
+
+        ``seen`` is given the bytes in order, as they come, in the caller's thread.
+        """
         ...
 
     def exists(self, key: str) -> bool:

@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import cloudpickle
 
@@ -25,12 +25,16 @@ from wren_worker.errors import (
     SerializationError,
     WireError,
 )
-from wren_worker.protocol import culprit, frames, records
+from wren_worker.protocol import arrival, culprit, frames, oob, records
 from wren_worker.protocol.wire import parse_error_value
 
-__all__ = ["Loaded", "PickledFunction", "dump_call", "dump_function", "load_outcome", "load_value"]
+__all__ = ["Loaded", "PickledFunction", "dump_call", "dump_function", "load_outcome", "load_value", "with_objects"]
+
+T = TypeVar("T")
 
 PROTOCOL = 5
+#: What every pickle with a reference in it has.
+_ARRIVAL = arrival.__name__.encode()
 
 #: How pickle spells the string "__main__" where a global of it is named.
 _MAIN = b"\x8c\x08__main__"
@@ -117,6 +121,42 @@ def _dump_by_cloudpickle(args: tuple[object, ...], kwargs: dict[str, object], ca
     return data
 
 
+class _Arriving(pickle.Unpickler):
+    """Loads objects in the place of references."""
+
+    def __init__(self, data: bytes, buffers: list[pickle.PickleBuffer], lookup: Callable[[str], object]) -> None:
+        super().__init__(io.BytesIO(data), buffers=buffers)
+        self._lookup = lookup
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) == (arrival.__name__, arrival.arrive.__qualname__):
+            return lambda sha256, *_: self._lookup(sha256)
+        return super().find_class(module, name)
+
+
+def with_objects(value: T, lookup: Callable[[str], object]) -> T:
+    """Return ``value`` with objects in the place of the references in it; ``value`` itself when it has none.
+
+    For calls that run in the process that sent them: large buffers are shared with ``value``, the rest is copied.
+
+    Args:
+        value: Anything.
+        lookup: Returns the object by its reference's sha256.
+
+    Raises:
+        SerializationError: It cannot be pickled; names the part at fault.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        data: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
+    except Exception as error:
+        raise culprit.explain("the call", value, error) from error
+    if _ARRIVAL not in data:
+        return value
+    found: T = _Arriving(data, buffers, lookup).load()
+    return found
+
+
 @functools.lru_cache(maxsize=256)
 def _imports_of(code: CodeType, package: str) -> frozenset[str]:
     """Return what a code object imports; remembered, because every ``submit`` asks anew."""
@@ -173,6 +213,9 @@ def load_outcome(status: int, value: bytes | memoryview, *, job_id: str, call_in
 
 def _load_value(value: bytes | memoryview, place: dict[str, object]) -> Loaded:
     try:
+        if value[:1] == oob.MAGIC[:1]:  # with its buffers behind it, which are used where they lie
+            sections = oob.take_apart(value)
+            return Loaded(value=pickle.loads(sections[0], buffers=sections[1:]))
         return Loaded(value=pickle.loads(value))
     except Exception as error:  # noqa: BLE001 - unpickling runs the user's code
         failure = _unreadable(f"unpickling it here raised {type(error).__name__}: {error}", place)

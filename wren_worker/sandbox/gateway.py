@@ -11,7 +11,7 @@ import json
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qs
@@ -45,6 +45,29 @@ class SqsDesk(Protocol):
         ...
 
 
+class S3Answer(Protocol):
+    """Status, headers and the body in pieces."""
+
+    @property
+    def status(self) -> HTTPStatus: ...
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+    @property
+    def body(self) -> Sequence[bytes | memoryview]: ...
+
+
+class S3Desk(Protocol):
+    """Answers the S3 operations that move bytes."""
+
+    def __call__(self, environ: Environ, *, account: str) -> S3Answer | None:
+        """Answer, or return None to leave it to moto."""
+        ...
+
+
+#: The operations that move bytes.
+_S3_BYTES = frozenset(("s3.GetObject", "s3.PutObject", "s3.UploadPart"))
+
+
 class Counter:
     """Counts AWS requests by operation."""
 
@@ -72,6 +95,7 @@ class Gateway:
         account: The sandbox's account id.
         sqs: Answers hot operations of SQS.
         sqs_operations: Which those are.
+        s3: Answers the S3 operations that move bytes.
     """
 
     def __init__(
@@ -82,15 +106,17 @@ class Gateway:
         account: str,
         sqs: SqsDesk,
         sqs_operations: frozenset[str],
+        s3: S3Desk,
     ) -> None:
         self._inner = inner
         self._controls = controls
         self._account = account
         self._sqs = sqs
         self._sqs_operations = sqs_operations
+        self._s3 = s3
         self.counter = Counter()
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes | memoryview]:
         """Serve one request."""
         # A page in the user's browser must not start machines here: browsers always send one of the two
         if "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ:
@@ -101,8 +127,14 @@ class Gateway:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         if target.startswith("AmazonSQS."):
             return self._serve_sqs(environ, start_response, target[10:])
-        self.counter.add(_operation(environ, target))
-        return self._inner(environ, start_response)
+        name = _operation(environ, target)
+        self.counter.add(name)
+        found = self._s3(environ, account=self._account) if name in _S3_BYTES else None
+        if found is None:
+            return self._inner(environ, start_response)
+        headers = [*found.headers, ("Content-Length", str(sum(map(len, found.body))))]
+        start_response(f"{found.status.value} {found.status.phrase}", headers)
+        return found.body
 
     def _serve_sqs(self, environ: Environ, start_response: StartResponse, operation: str) -> Iterable[bytes]:
         self.counter.add(f"sqs.{operation}")

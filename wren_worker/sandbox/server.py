@@ -29,7 +29,7 @@ class Sandbox:
     def __init__(self, folder: Path, *, port: int, supervisord_conf: Path, deadman: Path) -> None:
         lean.prepare(_REGION)
         # moto is imported here and not above: it reads its settings when it is imported, and takes half a second
-        from wren_worker.sandbox import sqs  # noqa: PLC0415
+        from wren_worker.sandbox import s3, sqs  # noqa: PLC0415
         from wren_worker.sandbox.cloud import ACCOUNT, Cloud, mend_instances  # noqa: PLC0415
         from wren_worker.sandbox.filters import mend_filters  # noqa: PLC0415
         from wren_worker.sandbox.fleets import mend_fleets  # noqa: PLC0415
@@ -41,6 +41,7 @@ class Sandbox:
         self.folder = folder
         self.capacity = Capacity()
         sqs.mend_queues()
+        s3.mend_objects()
         mend_instances()
         mend_filters()
         tokens = Tokens()
@@ -53,6 +54,7 @@ class Sandbox:
             account=ACCOUNT,
             sqs=sqs.answer,
             sqs_operations=frozenset(sqs.OPERATIONS),
+            s3=s3.answer,
         )
         self._server = serve(self.gateway, port)
         self.endpoint = f"http://127.0.0.1:{self._server.port}"

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from ..protocol.frames import MAX_ORDER_BYTES, FrameReader, Kind, pack_frame, split_calls, split_sections
+from ..protocol.frames import Kind, pack_frame, split_calls, split_sections
 from ..protocol.page import Page
 from ..protocol.records import (
     FAILURE,
@@ -34,8 +34,10 @@ from ..protocol.records import (
 )
 from .capture import Capture, Channel
 from .job import Job
+from .orders import Orders
+from .refs import Arrivals
 from .surroundings import Surroundings
-from .values import dump_failure, dump_value, unpicklable_value
+from .values import dump_end, dump_value, unpicklable_value
 
 __all__ = ["Child", "main"]
 
@@ -105,6 +107,8 @@ class Child:
         self._page = page
         self._capture = Capture(self.channel)
         self._outbox = Outbox(self.channel)
+        self._orders = Orders(self.channel)
+        Arrivals(self._orders.ask).install()
         self._slot = 0
         self._folder = Path()
         self._job: Job | None = None
@@ -116,15 +120,14 @@ class Child:
 
     def serve(self) -> None:
         """Run what comes until the daemon closes the channel."""
-        reader = FrameReader(MAX_ORDER_BYTES)
-        while data := self.channel.socket.recv(1 << 18):
-            for kind, body in reader.feed(data):
-                if kind == Kind.JOB:
-                    self._take_job(body)
-                elif kind == Kind.CALLS:
-                    self._run(split_calls(body))
-                elif kind == Kind.CALLS_FILE:
-                    self._run(self._calls_of_file(json.loads(body)))
+        while (order := self._orders.next()) is not None:
+            kind, body = order
+            if kind == Kind.JOB:
+                self._take_job(body)
+            elif kind == Kind.CALLS:
+                self._run(split_calls(body))
+            elif kind == Kind.CALLS_FILE:
+                self._run(self._calls_of_file(json.loads(body)))
 
     def _take_job(self, body: bytes) -> None:
         header, (function, modules) = split_sections(body)
@@ -169,6 +172,7 @@ class Child:
     def _call(self, job: Job, call_index: int, attempt: int, arguments: memoryview) -> bytes:
         start_timestamp, start = time.time(), time.perf_counter()
         status = SUCCESS
+        value: bytes | list[bytes | memoryview]
         try:
             function = job.function()
             args, kwargs = pickle.loads(arguments)
@@ -179,7 +183,7 @@ class Child:
             self._end = end = time.perf_counter()
             # our own two frames say nothing to the user
             trace = error.__traceback__.tb_next if error.__traceback__ else None
-            status, value = FAILURE, dump_failure(error, trace)
+            status, value = dump_end(error, trace)
         else:
             try:
                 value = dump_value(result)
@@ -187,7 +191,7 @@ class Child:
                 status, value = FAILURE, unpicklable_value(result, error)
         self._capture.end()
         flags = FLAG_OUTPUT_TRUNCATED if self._capture.n_dropped_bytes else 0
-        if len(value) > _INLINE_VALUE_BYTES:
+        if isinstance(value, list) or len(value) > _INLINE_VALUE_BYTES:
             value, flags = self._leave_in_file(call_index, attempt, value), flags | FLAG_ELSEWHERE
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu_time = usage.ru_utime + usage.ru_stime
@@ -199,9 +203,10 @@ class Child:
         )  # fmt: skip
         return head + value
 
-    def _leave_in_file(self, call_index: int, attempt: int, value: bytes) -> bytes:
+    def _leave_in_file(self, call_index: int, attempt: int, value: bytes | list[bytes | memoryview]) -> bytes:
         name = f"{call_index}-{attempt}-{os.getpid()}"
-        (self._folder / "outbox" / name).write_bytes(value)
+        with (self._folder / "outbox" / name).open("wb") as file:
+            file.writelines([value] if isinstance(value, bytes) else value)
         return json.dumps({"path": name}).encode()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wren_worker.clock import Clock, SystemClock
-from wren_worker.protocol.ports import ObjectInfo
+from wren_worker.protocol.ports import ObjectInfo, Pieces
 
 __all__ = ["LogLine", "MemoryLogSink", "MemoryStore"]
 
@@ -23,14 +23,14 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._objects: dict[str, tuple[bytes, float]] = {}
 
-    def put(self, key: str, data: bytes | memoryview) -> None:
+    def put(self, key: str, data: bytes | memoryview | Pieces) -> None:
         """Write an object, over whatever was there."""
         with self._lock:
-            self._objects[key] = bytes(data), self._clock.timestamp()
+            self._objects[key] = _joined(data), self._clock.timestamp()
 
-    def put_once(self, key: str, data: bytes | memoryview | Path) -> bool:
+    def put_once(self, key: str, data: bytes | memoryview | Pieces | Path) -> bool:
         """Write an object unless the key is taken; return whether the key was free."""
-        made = (data.read_bytes() if isinstance(data, Path) else bytes(data)), self._clock.timestamp()
+        made = (data.read_bytes() if isinstance(data, Path) else _joined(data)), self._clock.timestamp()
         with self._lock:
             return self._objects.setdefault(key, made) is made
 
@@ -47,6 +47,18 @@ class MemoryStore:
         partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
         partial.write_bytes(data)
         partial.replace(path)
+        return True
+
+    def fill(
+        self, key: str, target: memoryview, *, offset: int = 0, seen: Callable[[memoryview], object] | None = None
+    ) -> bool:
+        """Fill a buffer with an object's bytes from ``offset`` on; False when not all of them are there."""
+        data = self.get(key, offset=offset, length=len(target))
+        if data is None or len(data) != len(target):
+            return False
+        target[:] = data
+        if seen is not None:
+            seen(target)
         return True
 
     def exists(self, key: str) -> bool:
@@ -69,6 +81,10 @@ class MemoryStore:
         with self._lock:
             for key in keys:
                 self._objects.pop(key, None)
+
+
+def _joined(data: bytes | memoryview | Pieces) -> bytes:
+    return bytes(data) if isinstance(data, (bytes, memoryview)) else b"".join(data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

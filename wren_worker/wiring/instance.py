@@ -22,6 +22,7 @@ from wren_worker.daemon.exits import Exit, power_off
 from wren_worker.daemon.intake import Intake
 from wren_worker.daemon.leases import LeaseKeeper
 from wren_worker.daemon.loop import Daemon
+from wren_worker.daemon.needs import Needs
 from wren_worker.daemon.outputs import Outputs
 from wren_worker.daemon.predecessor import MARK, end_predecessors, mark_value
 from wren_worker.daemon.publisher import Publisher
@@ -145,6 +146,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         inbox=inbox,
         receiver=receiver,
         workload=workload,
+        needs=Needs(store=store, bucket=config.names.bucket, folder=work_dir / "refs", inbox=inbox, log=log),
         vitals=vitals,
         retirement=_retirement(config, run_dir, clock.monotonic()),
         stop=stop,
