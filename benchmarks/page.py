@@ -1,0 +1,112 @@
+"""``docs/benchmarks.md``, written from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.catalogue import SYSTEMS, Workload
+from benchmarks.figures import Figure
+from benchmarks.tables import cell, headline, number, table
+
+__all__ = ["page"]
+
+Cells = Mapping[tuple[str, str], Mapping[str, Figure]]
+
+_INTRODUCTION = """\
+# Benchmarks
+
+Written by `make bench`; do not edit. {facts}
+
+Every system runs on this one machine with two slots or workers, in its own virtual environment with pinned versions
+(`benchmarks/peers/*.txt`). Figures are medians of {runs}, with the lowest and the highest run in brackets; within a round the
+systems take turns. Ours runs through the whole path: client, SQS, S3 and EC2 emulated on this machine, two instances
+with supervisord and a daemon each, one slot an instance, launched by the command line. The emulator shares the two cores with
+everything else and is reported apart. The others keep everything in memory or on local disk, are not durable, and have
+no emulator to feed. Systems that are slow run fewer calls. Results that differ from what they should be end a run.
+{quick}"""
+
+
+def page(found: Sequence[Figure], rows: Sequence[Workload], machine: Mapping[str, str], *, quick: bool) -> str:
+    """Return the whole page."""
+    cells: dict[tuple[str, str], dict[str, Figure]] = {}
+    for one in found:
+        cells.setdefault((one.workload, one.system), {})[one.metric] = one
+    parts = [_introduction(found, machine, quick=quick)]
+    parts += [_workload(row, cells) for row in rows if any(name == row.name for name, _ in cells)]
+    parts += [_ours(rows, cells)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _introduction(found: Sequence[Figure], machine: Mapping[str, str], *, quick: bool) -> str:
+    counts = sorted({len(one.runs) for one in found if not one.workload.startswith("idle")})
+    facts = "{date}, {cores} cores, {memory}, {system}, Python {python}.".format(**machine)
+    runs = f"{counts[0]} runs" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs" if counts else "no runs"
+    note = "These are the figures of `make bench-quick`: fewer calls, fewer workloads.\n" if quick else ""
+    return _INTRODUCTION.format(facts=facts, runs=runs, quick=note).rstrip()
+
+
+_NAMES = {
+    "calls_per_s": "calls/s",
+    "wall_s": "seconds",
+    "wall_over_ideal": "wall ÷ ideal",
+    "latency_p50_s": "p50, s",
+    "latency_p99_s": "p99, s",
+    "emulator_path_p50_s": "emulator's own, s",
+    "gflops_per_slot": "GFLOPS a slot",
+    "gflops_total": "GFLOPS in all",
+    "cpu_s_per_1000": "CPU s / 1,000 calls",
+    "client_peak_rss_mb": "client's peak RSS, MB",
+    "n_calls": "calls",
+    "in_function_share": "inside the function",
+    "daemon_cpu_percent": "CPU, % of a core",
+    "daemon_rss_mb": "RSS, MB",
+    "requests_per_hour": "requests / h",
+}
+_BESIDE = ("latency_p99_s", "emulator_path_p50_s", "gflops_total", "in_function_share", "requests_per_hour", "daemon_rss_mb")
+
+
+def _workload(row: Workload, cells: Cells) -> str:
+    mine = {system: cells[row.name, system] for system in SYSTEMS if (row.name, system) in cells}
+    metric = next(filter(None, (headline(row, told) for told in mine.values())), "")
+    if not metric:
+        return ""
+    columns = [metric]
+    columns += [name for name in _BESIDE if any(name in told for told in mine.values())]
+    if row.kind in ("blobs", "shared_array") or row.name.startswith("growth"):
+        columns.append("client_peak_rss_mb")
+    if row.kind not in ("latency", "idle", "first_result"):
+        columns.append("cpu_s_per_1000")
+    columns += [] if row.kind == "idle" else ["n_calls"]
+    with_ratio = metric == "calls_per_s" and "wren" in mine and len(mine) > 1
+    lines = []
+    for system, told in mine.items():
+        line = [SYSTEMS[system].title, *(cell(told.get(name)) for name in columns)]
+        if with_ratio:
+            line.append(f"{number(mine['wren'][metric].value / told[metric].value)} ×")
+        lines.append(line)
+    heads = ["", *(_NAMES.get(name, name) for name in columns), *(["ours is"] if with_ratio else [])]
+    ideal = f" The best possible wall is {number(row.ideal_time)} s." if row.ideal_time else ""
+    return f"## {row.title}\n\n`{row.name}`.{ideal}\n\n{table(heads, lines)}"
+
+
+def _ours(rows: Sequence[Workload], cells: Cells) -> str:
+    lines, by_operation = [], []
+    for row in rows:
+        told = cells.get((row.name, "wren"), {})
+        if "requests_total_per_1000" not in told:
+            continue
+        places = [told.get(f"cpu_s_per_1000_{place}") for place in ("client", "daemon", "slot", "other", "emulator")]
+        money = [told.get("requests_total_per_1000"), told.get("usd_per_million")]
+        lines.append([f"`{row.name}`", *(cell(one) for one in places), *(cell(one) for one in money)])
+        start = "requests_per_1000:"
+        counts = sorted((one for name, one in told.items() if name.startswith(start) and one.value), key=lambda f: -f.value)
+        text = ", ".join(f"{one.metric.removeprefix(start)} {number(one.value)}" for one in counts)
+        by_operation.append([f"`{row.name}`", text])
+    if not lines:
+        return ""
+    columns = ["", "client", "daemons", "slots", "rest of the instances", "emulator", "requests / 1,000 calls", "$ / million calls"]
+    operations = "\n".join(["| | AWS requests per 1,000 calls, by operation |", "|---|---|"] + [f"| {a} | {b} |" for a, b in by_operation])
+    return (
+        "## What a call of ours costs\n\nCPU seconds per 1,000 calls by place; requests with polling included; dollars at list price "
+        f"(us-east-1) for SQS and S3, instances and logs not included.\n\n{table(columns, lines)}\n\n{operations}"
+    )

@@ -1,0 +1,33 @@
+"""Call durations that are drawn once and for all, and the best that any schedule could make of them."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Sequence
+
+__all__ = ["best_makespan_bound", "longest_first_makespan", "pareto_times"]
+
+
+def pareto_times(n: int, *, ideal_time: float, n_slots: int, shape: float = 1.5, seed: int = 7) -> list[float]:
+    """Return ``n`` Pareto-distributed durations whose sum is ``ideal_time`` seconds on each of the slots."""
+    draw = random.Random(seed)  # noqa: S311 - the same durations at every run
+    weights = [draw.paretovariate(shape) for _ in range(n)]
+    scale = ideal_time * n_slots / sum(weights)
+    return [weight * scale for weight in weights]
+
+
+def best_makespan_bound(times: Sequence[float], n_slots: int) -> float:
+    """Return the seconds below which no schedule can finish: the fair share, or the longest call."""
+    return max(sum(times) / n_slots, max(times))
+
+
+def longest_first_makespan(times: Sequence[float], n_slots: int) -> float:
+    """Return the seconds of the schedule that deals the longest calls first: one that exists, at most 4/3 of the best.
+
+    Source: R. L. Graham, "Bounds on multiprocessing timing anomalies", 1969.
+    """
+    ends = [0.0] * n_slots
+    for duration in sorted(times, reverse=True):
+        heapq.heappush(ends, heapq.heappop(ends) + duration)
+    return max(ends)
