@@ -13,7 +13,9 @@ from benchmarks import install
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the small workloads only, with fewer calls: ≤ 3 min")
-    parser.add_argument("--workload", action="append", default=[], help="only these; may be repeated, or comma-separated")
+    parser.add_argument(
+        "--workload", action="append", default=[], help="only these; may be repeated, or comma-separated"
+    )
     parser.add_argument("--system", action="append", default=[], help="only these; likewise")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything runs")
     parser.add_argument("--no-write", action="store_true", help="print only; leave results and page as they are")
@@ -29,7 +31,7 @@ def main(arguments: list[str]) -> int:
     if os.path.realpath(sys.prefix) != os.path.realpath(ours.parent.parent):
         os.chdir(install.CHECKOUT)
         os.execv(ours, [str(ours), "-m", "benchmarks", *arguments])
-    from benchmarks import suite  # noqa: PLC0415 - needs the environment that was just made
+    from benchmarks import suite
 
     began = time.monotonic()
     code = suite.run(

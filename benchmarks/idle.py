@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import psutil
+
 from wren_worker.sandbox import control
 
 __all__ = ["watch"]

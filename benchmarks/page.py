@@ -62,7 +62,14 @@ _NAMES = {
     "daemon_rss_mb": "RSS, MB",
     "requests_per_hour": "requests / h",
 }
-_BESIDE = ("latency_p99_s", "emulator_path_p50_s", "gflops_total", "in_function_share", "requests_per_hour", "daemon_rss_mb")
+_BESIDE = (
+    "latency_p99_s",
+    "emulator_path_p50_s",
+    "gflops_total",
+    "in_function_share",
+    "requests_per_hour",
+    "daemon_rss_mb",
+)
 
 
 def _workload(row: Workload, cells: Cells) -> str:
@@ -99,13 +106,26 @@ def _ours(rows: Sequence[Workload], cells: Cells) -> str:
         money = [told.get("requests_total_per_1000"), told.get("usd_per_million")]
         lines.append([f"`{row.name}`", *(cell(one) for one in places), *(cell(one) for one in money)])
         start = "requests_per_1000:"
-        counts = sorted((one for name, one in told.items() if name.startswith(start) and one.value), key=lambda f: -f.value)
+        counts = sorted(
+            (one for name, one in told.items() if name.startswith(start) and one.value), key=lambda f: -f.value
+        )
         text = ", ".join(f"{one.metric.removeprefix(start)} {number(one.value)}" for one in counts)
         by_operation.append([f"`{row.name}`", text])
     if not lines:
         return ""
-    columns = ["", "client", "daemons", "slots", "rest of the instances", "emulator", "requests / 1,000 calls", "$ / million calls"]
-    operations = "\n".join(["| | AWS requests per 1,000 calls, by operation |", "|---|---|"] + [f"| {a} | {b} |" for a, b in by_operation])
+    columns = [
+        "",
+        "client",
+        "daemons",
+        "slots",
+        "rest of the instances",
+        "emulator",
+        "requests / 1,000 calls",
+        "$ / million calls",
+    ]
+    operations = "\n".join(
+        ["| | AWS requests per 1,000 calls, by operation |", "|---|---|"] + [f"| {a} | {b} |" for a, b in by_operation]
+    )
     return (
         "## What a call of ours costs\n\nCPU seconds per 1,000 calls by place; requests with polling included; dollars at list price "
         f"(us-east-1) for SQS and S3, instances and logs not included.\n\n{table(columns, lines)}\n\n{operations}"

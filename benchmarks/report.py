@@ -44,6 +44,8 @@ def print_figures(found: Sequence[Figure], rows: Sequence[Workload]) -> None:
             told = {one.metric: one for one in mine if one.system == system}
             metric = headline(row, told)
             parts = [f"{metric} {number(told[metric].value)}"] if metric else []
-            shown = [name for name in told if name.startswith(("cpu_s_per_1000", "requests_total", "usd", "in_function"))]
+            shown = [
+                name for name in told if name.startswith(("cpu_s_per_1000", "requests_total", "usd", "in_function"))
+            ]
             parts += [f"{name} {number(told[name].value)}" for name in shown]
             print(f"{row.name:18} {system:13} {'  '.join(parts)}")

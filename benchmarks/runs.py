@@ -134,5 +134,3 @@ def _end(runner: subprocess.Popen[str], mark: str) -> None:
         if left:
             time.sleep(0.5)
     runner.wait()
-
-

@@ -11,7 +11,7 @@ __all__ = ["best_makespan_bound", "longest_first_makespan", "pareto_times"]
 
 def pareto_times(n: int, *, ideal_time: float, n_slots: int, shape: float = 1.5, seed: int = 7) -> list[float]:
     """Return ``n`` Pareto-distributed durations whose sum is ``ideal_time`` seconds on each of the slots."""
-    draw = random.Random(seed)  # noqa: S311 - the same durations at every run
+    draw = random.Random(seed)
     weights = [draw.paretovariate(shape) for _ in range(n)]
     scale = ideal_time * n_slots / sum(weights)
     return [weight * scale for weight in weights]

@@ -11,9 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wren_worker.sandbox import control
-
 from benchmarks.install import FOLDER
+from wren_worker.sandbox import control
 
 __all__ = ["World", "world"]
 

@@ -21,11 +21,13 @@ class _Line:
     """One open connection."""
 
     def __init__(self, endpoint: str) -> None:
-        parts = urlsplit(endpoint)
-        assert parts.hostname is not None and parts.port is not None
-        self._socket = socket.create_connection((parts.hostname, parts.port), timeout=_TIMEOUT)
+        self._parts = urlsplit(endpoint)
+        self._host = self._parts.netloc
+        self._dial()
+
+    def _dial(self) -> None:
+        self._socket = socket.create_connection((self._parts.hostname, self._parts.port), timeout=_TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._host = parts.netloc
 
     def close(self) -> None:
         """Hang up."""
@@ -61,6 +63,9 @@ class _Line:
         n_bytes = int(fields.get("content-length", "0"))
         while len(body) < n_bytes:
             body += self._received()
+        if fields.get("connection", "").lower() == "close":  # as it does after an operation that moto answers
+            self._socket.close()
+            self._dial()
         return body
 
     def _received(self) -> bytes:
@@ -92,7 +97,8 @@ class _Listener:
     def close(self) -> None:
         """End the wait and delete the queue."""
         self._closing = True
-        self.send()
+        # not send(): the listener may have seen that it is to end, and not wait any more
+        self._sender.sqs("SendMessage", QueueUrl=self._url, MessageBody=_PAYLOAD)
         self._thread.join(_TIMEOUT)
         self._sender.sqs("DeleteQueue", QueueUrl=self._url)
         self._sender.close()

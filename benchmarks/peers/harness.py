@@ -269,7 +269,7 @@ def _run_all(system: System, request: dict[str, Any], say: Callable[[dict[str, A
             say({"workload": work["name"], **figures})
         except NotImplementedError:
             say({"workload": work["name"], "absent": True})
-        except Exception as error:  # noqa: BLE001 - reported; the next workload may do better
+        except Exception as error:
             traceback.print_exc()
             say({"workload": work["name"], "error": f"{type(error).__name__}: {error}"})
 

@@ -12,7 +12,7 @@ import harness
 import tasks
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-import ray  # noqa: E402 - reads the environment when it is imported
+import ray
 
 
 @cache
