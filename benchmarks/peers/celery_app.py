@@ -27,9 +27,6 @@ app.conf.update(
     task_serializer="pickle",
     result_serializer="pickle",
     accept_content=["pickle", "json"],
-    worker_prefetch_multiplier=8,
-    worker_enable_remote_control=False,
-    worker_send_task_events=False,
     task_default_queue="bench",
 )
 
