@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -27,50 +24,6 @@ class _Handler(MotoRequestHandler):
         self.wfile.flush()
         del self.headers["Expect"]
         return True
-
-    def run_wsgi(self) -> None:
-        """Answer one request and keep the connection, which werkzeug's own always closes."""
-        environ = self.make_environ()
-        # the whole body, whatever becomes of it: what is left unread would be taken for the next request
-        n_bytes = int(environ.get("CONTENT_LENGTH") or 0)
-        stream = environ["wsgi.input"]
-        environ["wsgi.input"] = io.BytesIO(
-            stream.read() if environ.get("wsgi.input_terminated") else stream.read(n_bytes)
-        )
-        told: list[tuple[str, list[tuple[str, str]]]] = []
-
-        def start_response(status: str, headers: list[tuple[str, str]], _error: object = None) -> Callable[..., Any]:
-            told.append((status, headers))
-            return self.wfile.write
-
-        body = b""
-        try:
-            parts = self.server.app(environ, start_response)
-            body = b"".join(parts)
-            if hasattr(parts, "close"):
-                parts.close()
-        except Exception:  # noqa: BLE001 - one request's failure is no other's
-            traceback.print_exc(file=sys.stderr)
-            self.close_connection = True
-            told, body = [("500 Internal Server Error", [])], b""
-        status, headers = told[-1]
-        self._respond(status, headers, body)
-
-    def _respond(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
-        code, _, phrase = status.partition(" ")
-        self.send_response(int(code), phrase)
-        names = set()
-        for name, value in headers:
-            names.add(name.lower())
-            self.send_header(name, value)
-        if "content-length" not in names and code not in ("204", "304"):
-            self.send_header("Content-Length", str(len(body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-        self.wfile.flush()
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Keep quiet: a line per request costs as much as a small request."""
