@@ -14,6 +14,7 @@ import pytest
 from world import CHECKOUT, World
 
 import wren_worker as wren
+from wren_worker.protocol.model import sealed_key
 
 MAP_WITH_LOCAL_MODULE = """
     import json, sys
@@ -162,6 +163,8 @@ def test_kill_9_of_the_client_then_attach(world: World):
     user = subprocess.Popen(command, env=world.environment(), cwd=world.folder, stdout=subprocess.PIPE, text=True)
     assert user.stdout is not None
     job_id = user.stdout.readline().strip()
+    # within two seconds everything is sent, whatever is known of its calls
+    assert world.until(lambda: world.operator.store.exists(sealed_key(job_id))) < 5
     user.kill()
     user.wait()
     user.stdout.close()

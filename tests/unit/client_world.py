@@ -154,6 +154,7 @@ class World:
         self.replies: list[Replies] = []
         self.why = ""
         self.notify = True
+        self.run_time = 0.5
         self.functions: dict[str, Any] = {}
         self.chunks: list[Chunk] = []
         self.threads: list[threading.Thread] = []
@@ -207,11 +208,13 @@ class World:
             data = self.store.get(chunk.args.key, offset=chunk.args.offset, length=chunk.args.length)
         assert data is not None
         assert sha256_hex(data) == chunk.args.sha256
-        # what is in S3 is the same: anybody can send the chunk again
+        # what is in S3, or about to be, is the same: anybody can send the chunk again
+        until(lambda: chunk.args.key in self.store.objects)
         assert self.store.get(chunk.args.key, offset=chunk.args.offset, length=chunk.args.length) == data
         return data
 
     def records(self, chunk: Chunk, inline: bytes | None) -> list[bytes]:
+        until(lambda: chunk.manifest_key in self.store.objects)
         manifest_data = self.store.objects[chunk.manifest_key]
         assert sha256_hex(manifest_data) == chunk.manifest_sha256
         if chunk.job_id not in self.functions:
@@ -246,10 +249,10 @@ class World:
             data = dump_value(value)
         except Exception as error:
             return records.pack_record(call_index, records.FAILURE, unpicklable_value(value, error))
-        return records.pack_record(call_index, records.SUCCESS, data, output=output, run_time=0.5, slot=1)
+        return records.pack_record(call_index, records.SUCCESS, data, output=output, run_time=self.run_time, slot=1)
 
     def run_chunk(self, body: str) -> None:
-        chunk, inline = wire.decode_chunk(body)
+        chunk, inline, _ = wire.decode_chunk(body)
         self.chunks.append(chunk)
         self.publish(chunk, self.records(chunk, inline))
 

@@ -323,7 +323,7 @@ def test_notices_without_bytes_are_fetched(world):
     ex = world.executor()
     futures = ex.map(lambda x: x, range(3), chunksize=1)
     for _ in range(3):
-        chunk, inline = wire.decode_chunk(world.tasks.messages.get(timeout=20))
+        chunk, inline, _ = wire.decode_chunk(world.tasks.messages.get(timeout=20))
         world.publish(chunk, world.records(chunk, inline), inline=False)
     assert get_all_results(futures) == [0, 1, 2]
 

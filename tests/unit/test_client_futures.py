@@ -55,10 +55,11 @@ def world() -> Iterator[World]:
 
 
 def test_map_gives_values_in_order(world):
+    world.run_time = 0.0001
     world.run()
     futures = world.executor().map(lambda x: x * x, range(1000))
     assert get_all_results(futures) == [x * x for x in range(1000)]
-    assert len(world.chunks) == 250
+    assert len(world.chunks) < 30  # the first are single calls, the rest travels together
     assert [f.call_index for f in futures] == list(range(1000))
     assert (futures[7].call_id, futures[7].callset_id) == ("00007", futures[0].job_id)
 
@@ -461,7 +462,7 @@ ex.submit(abs, 2)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["102", "1", "True"]
+    assert done.stdout.split() == ["102", "2", "True"]
     assert done.stderr.strip() == "wren: backend unit"
 
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 import pytest
 from client_world import World, until
 
-from wren_worker.client import chunking
 from wren_worker.client.sender import Sender
 from wren_worker.client.waiting import get_all_results
 from wren_worker.errors import WrenError
 from wren_worker.protocol.jobs import decode_manifest, decode_seal
-from wren_worker.protocol.model import MAX_CALLS_PER_CHUNK, manifest_key, sealed_key
+from wren_worker.protocol.model import manifest_key, sealed_key
 from wren_worker.protocol.wire import new_chunk_id
 
 
@@ -22,17 +21,6 @@ def world() -> Iterator[World]:
     world = World()
     yield world
     world.close()
-
-
-def test_chunk_sizes():
-    def sizes(n, **how):
-        return chunking.chunk_size(0, n_expected=n, chunksize=None, **how)
-
-    assert [sizes(n) for n in (0, 1, 256, 257, 20_000)] == [1, 1, 1, 2, 79]
-    assert sizes(10**9) == MAX_CALLS_PER_CHUNK
-    growing = [chunking.chunk_size(number, n_expected=None, chunksize=None) for number in (0, 63, 64, 128, 10**6)]
-    assert growing == [1, 1, 2, 4, MAX_CALLS_PER_CHUNK]
-    assert chunking.chunk_size(5, n_expected=9, chunksize=7) == 7
 
 
 def test_everything_is_stored_before_it_is_sent(world):
@@ -88,17 +76,17 @@ def test_submits_gather_while_a_send_is_in_the_air(world):
     ex = world.executor()
     futures = [ex.submit(pow, 2, 0)]
     until(lambda: len(world.tasks.batches) == 1)
-    futures += [ex.submit(pow, 2, n) for n in range(1, 20)]
+    futures += [ex.submit(pow, 2, n) for n in range(1, 16)]
     assert len(world.tasks.batches) == 1
     world.tasks.gate.set()
     world.run()
-    assert get_all_results(futures) == [2**n for n in range(20)]
-    assert [len(batch) for batch in world.tasks.batches] == [1, 19]
+    assert get_all_results(futures) == [2**n for n in range(16)]
+    assert [len(batch) for batch in world.tasks.batches] == [1, 15]
     assert {chunk.n_calls for chunk in world.chunks} == {1}
     assert len({future.job_id for future in futures}) == 1
     assert ex.submit(divmod, 1, 1).job_id != futures[0].job_id
     ex.close()
-    assert decode_seal(world.store.objects[sealed_key(futures[0].job_id)]).n_calls == 20
+    assert decode_seal(world.store.objects[sealed_key(futures[0].job_id)]).n_calls == 16
 
 
 def test_many_threads_may_submit(world):

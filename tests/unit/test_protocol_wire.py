@@ -57,12 +57,12 @@ def results(draw) -> tuple[ResultObject, list[bytes]]:
 @given(st.data(), packed_args())
 def test_a_chunk_travels_with_its_arguments(data, args):
     chunk = data.draw(chunks(args))
-    assert wire.decode_chunk(wire.encode_chunk(chunk, args)) == (chunk, args)
+    assert wire.decode_chunk(wire.encode_chunk(chunk, args)) == (chunk, args, b"")
 
 
 @given(chunks())
 def test_a_chunk_travels_without_its_arguments(chunk):
-    assert wire.decode_chunk(wire.encode_chunk(chunk, None)) == (chunk, None)
+    assert wire.decode_chunk(wire.encode_chunk(chunk, None)) == (chunk, None, b"")
 
 
 @given(st.data(), chunks())
@@ -89,7 +89,7 @@ def test_any_text_is_no_chunk(body):
 
 def check_chunk(body):
     try:
-        chunk, args = wire.decode_chunk(body)
+        chunk, args, _ = wire.decode_chunk(body)
     except WireError:
         return
     assert_well_formed(chunk)
@@ -142,7 +142,7 @@ def test_fields_of_a_newer_minor_are_passed_over(data):
     chunk = data.draw(chunks())
     header, _ = unwrap(b"WRNC", base64.b64decode(wire.encode_chunk(chunk, None)))
     body = base64.b64encode(wrap(b"WRNC", header | {"minor": 9, "news": [1]})).decode()
-    assert wire.decode_chunk(body) == (chunk, None)
+    assert wire.decode_chunk(body) == (chunk, None, b"")
 
 
 @given(results())

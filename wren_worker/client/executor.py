@@ -6,11 +6,11 @@ import json
 import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal, TypeVar, cast
 
-from wren_worker.client.chunking import check_limits
 from wren_worker.client.future import Future
+from wren_worker.client.limits import check_limits
 from wren_worker.client.spec import Backend, JobSpec
 from wren_worker.protocol.model import JobManifest, Limits
 
@@ -154,11 +154,10 @@ class Executor:
         job = None
         futures: list[Future[object]] = []
         try:
-            for args in calls:
-                if job is None:  # an empty input is no job
-                    job = self._backend.open(spec)
-                futures.append(job.call(args, {}))
-            if job is not None:
+            calls = iter(calls)
+            for first in calls:  # an empty input is no job
+                job = self._backend.open(spec)
+                futures = job.calls(chain([first], calls))
                 job.finish()
         except BaseException:
             if job is not None:

@@ -12,6 +12,7 @@ from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from wren_worker.client import outcome
+from wren_worker.client.resolve import ChunkBook
 from wren_worker.client.transport import Ticket
 from wren_worker.errors import CallCancelled
 from wren_worker.protocol import records
@@ -195,9 +196,16 @@ class Future(concurrent.futures.Future[T]):
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.wrap_future(self).__await__()
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+    def _book(self) -> ChunkBook | None:
         with self._job.condition:
-            book = self._job.ledger.book_of_call(self.call_index)
+            return self._job.ledger.book_of_call(self.call_index)
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        book = self._book()
+        if book is None and self._job.hasten is not None:
+            self._job.hasten()
+            book = self._book()
+        with self._job.condition:
             loaded, record = self._loaded, self._record
         if book is None:
             raise InvalidStateError(f"{self!r} cannot be pickled before its chunk is cut: map() has not returned yet.")

@@ -6,7 +6,7 @@ import bdb
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job, Restored
@@ -64,6 +64,9 @@ class _InlineJob:
             source=_Nowhere(),
             host_submit_timestamp=clock.timestamp(),
         )
+
+    def calls(self, calls: Iterable[tuple[object, ...]]) -> list[Future[object]]:
+        return [self.call(args, {}) for args in calls]
 
     def call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Future[object]:
         index, self._n_calls = self._n_calls, self._n_calls + 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from wren_worker.client.resolve import ChunkBook, Ledger, Resolved
 from wren_worker.client.transport import Ticket
 from wren_worker.errors import WrenError
+from wren_worker.protocol import records
 from wren_worker.protocol.model import ResultObject
 from wren_worker.protocol.serialize import Loaded
 
@@ -69,8 +70,10 @@ class Job:
         "condition",
         "failure",
         "futures",
+        "hasten",
         "host_submit_timestamp",
         "job_id",
+        "learn",
         "ledger",
         "name",
         "source",
@@ -86,8 +89,30 @@ class Job:
         self.ledger = Ledger(job_id)
         self.futures: dict[int, Future[object]] = {}
         self.watchers: list[Watcher] = []
+        #: While its calls are still being cut. Cuts what waits, now; takes an instance id, and ``(slot, run time)`` of
+        #: calls that came back.
+        self.hasten: Callable[[], None] | None = None
+        self.learn: Callable[[str, list[tuple[int, float]]], None] | None = None
         self.failure: BaseException | None = None
         self.closed = False
+
+    def new_futures(self, first_call: int, n_calls: int) -> list[Future[object]]:
+        """Return the futures of calls that are new."""
+        from wren_worker.client.future import Future  # noqa: PLC0415 - a future names its job, a job makes futures
+
+        calls = range(first_call, first_call + n_calls)
+        with self.condition:
+            futures = [Future[object](self, call) for call in calls]
+            if self.failure is None:
+                waited = bool(self.futures)
+                self.futures.update(zip(calls, futures, strict=True))
+            else:
+                waited = True
+                for future in futures:
+                    future._fail(_local_error(self.failure))
+        if not waited:
+            self.source.expect()
+        return futures
 
     def new_future(self, call_index: int) -> Future[object]:
         """Return the future of a call; the same one while it is pending."""
@@ -151,6 +176,10 @@ class Job:
             book = self.ledger.book(int(result.chunk_id))
             if book is not None and news:
                 book.host_receive_timestamp = timestamp
+        learn = self.learn
+        if learn is not None and news:
+            heads = (records.HEAD.unpack_from(record) for _, record in news)
+            learn(result.instance_id, [(head[3], head[6]) for head in heads])
         self.deliver(news)
         return len(news)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job
@@ -25,6 +25,8 @@ __all__ = ["Remote"]
 
 #: A burst of submits ends when so many seconds pass without one.
 _BURST_PAUSE_TIME = 5.0
+#: Calls that a map hands over together: few at first, so that they leave while the rest is pickled.
+_FIRST_CALLS, _CALLS_TOGETHER, _BYTES_TOGETHER = 16, 512, 1024 * 1024
 
 
 class Remote:
@@ -86,7 +88,7 @@ class Remote:
                     sending.finish()
                 sending = self._bursts[function.data] = self._open(spec, function, burst=True)
             try:
-                return sending.add(blob, modules)
+                return sending.writer.add([blob], modules)[0]
             except BaseException:
                 self._bursts.pop(function.data).abort()
                 raise
@@ -138,7 +140,7 @@ class Remote:
             burst=burst,
             modules=needed,
         )
-        return _Sending(writer, self._session, self._modules)
+        return _Sending(writer, self._modules, n_expected=spec.n_expected)
 
     def _shipping(self, job: Job, spec: JobSpec, function: PickledFunction, modules: set[str]) -> Shipping:
         transport = self._transport
@@ -167,19 +169,31 @@ class Remote:
 class _Sending:
     """One job on its way: pickles calls into its writer."""
 
-    def __init__(self, writer: JobWriter, session: Session, modules: LocalModules) -> None:
+    def __init__(self, writer: JobWriter, modules: LocalModules, *, n_expected: int | None) -> None:
         self.writer = writer
-        self._session = session
         self._modules = modules
-        self._n_calls = 0
+        self._n_expected = n_expected
 
-    def call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Future[object]:
-        blob = dump_call(args, kwargs, call_index=self._n_calls)
-        self._n_calls += 1
-        return self.add(blob, self._modules.mentioned(blob))
+    def calls(self, calls: Iterable[tuple[object, ...]]) -> list[Future[object]]:
+        futures: list[Future[object]] = []
+        blobs: list[bytes] = []
+        few = self._n_expected is not None and self._n_expected <= _CALLS_TOGETHER
+        n_together, n_bytes = _CALLS_TOGETHER if few else _FIRST_CALLS, 0
+        for index, args in enumerate(calls):
+            blob = dump_call(args, {}, call_index=index)
+            blobs.append(blob)
+            n_bytes += len(blob)
+            if len(blobs) >= n_together or n_bytes > _BYTES_TOGETHER:
+                futures += self._add(blobs)
+                blobs, n_together, n_bytes = [], _CALLS_TOGETHER, 0
+        return futures + self._add(blobs) if blobs else futures
 
-    def add(self, blob: bytes, modules: set[str]) -> Future[object]:
-        return self.writer.add(blob, modules)
+    def _add(self, blobs: list[bytes]) -> list[Future[object]]:
+        modules: set[str] = set()
+        for blob in blobs:
+            if b"\x93" in blob:  # LocalModules' own first question, without the call
+                modules |= self._modules.mentioned(blob)
+        return self.writer.add(blobs, modules)
 
     def finish(self) -> None:
         self.writer.finish()

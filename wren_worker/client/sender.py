@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections import deque
@@ -34,6 +35,8 @@ class Sender:
         self._room_bytes = room_bytes
         self._condition = threading.Condition()
         self._queue: deque[tuple[Callable[[], None], int]] = deque()
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._n_later = 0
         self._n_threads = 0
         self._n_idle = 0
         self._held_bytes = 0
@@ -47,6 +50,19 @@ class Sender:
                 self._condition.notify()
                 return
             self._n_threads += 1
+        self._start_thread()
+
+    def post_later(self, work: Callable[[], None], *, delay: float) -> None:
+        """Have ``work`` done in ``delay`` seconds, give or take a twentieth. Never blocks."""
+        with self._condition:
+            self._n_later += 1
+            heapq.heappush(self._later, (time.monotonic() + delay, self._n_later, work))
+            if self._n_threads:
+                return  # one that is idle looks often enough, one that is busy will
+            self._n_threads += 1
+        self._start_thread()
+
+    def _start_thread(self) -> None:
         thread = threading.Thread(target=self._run, name="wren-sender", daemon=False)
         try:
             thread.start()
@@ -63,7 +79,7 @@ class Sender:
     def wait_until_idle(self) -> None:
         """Block until everything that was posted is done."""
         with self._condition:
-            while self._queue or self._n_idle < self._n_threads:
+            while self._queue or self._later or self._n_idle < self._n_threads:
                 self._condition.wait()
 
     def _run(self, linger_time: float = _LINGER_TIME) -> None:
@@ -85,7 +101,11 @@ class Sender:
             idle_since = time.monotonic()
             try:
                 while not self._queue:
-                    if time.monotonic() - idle_since >= linger_time or not threading.main_thread().is_alive():
+                    now = time.monotonic()
+                    if self._later and self._later[0][0] <= now:
+                        return heapq.heappop(self._later)[2], 0
+                    ending = now - idle_since >= linger_time or not threading.main_thread().is_alive()
+                    if ending and not self._later:
                         self._n_threads -= 1
                         return None
                     self._condition.wait(_LOOK_INTERVAL)

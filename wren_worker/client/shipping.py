@@ -24,12 +24,14 @@ from wren_worker.protocol.model import (
 from wren_worker.protocol.ports import OutgoingMessage
 from wren_worker.protocol.wire import INLINE_ARGS_BYTES, encode_chunk
 
-__all__ = ["EXPIRY_TIME", "Batch", "Shipping"]
+__all__ = ["EXPIRY_TIME", "Batch", "Shipping", "travels_inline"]
 
 #: A task queue keeps messages for 14 days, SQS's longest.
 EXPIRY_TIME = 14 * 86400.0
 #: Every instance that works on a job loads its manifest, so only few arguments may ride in it.
 TAIL_BYTES = 256 * 1024
+#: A larger manifest is not repeated in every message that leaves before it is stored.
+_TRAVELLING_MANIFEST_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +45,12 @@ class Batch:
 class Shipping:
     """The way of one job's bytes to S3 and SQS.
 
-    Whatever is needed to send a chunk again is stored before the chunk is sent, and the manifest before any chunk.
+    What is needed to send a chunk again is stored beside sending it, not before: a message that brings everything along
+    need not wait for S3. One that does not is sent when what it names is there.
 
     Args:
         transport: The fleet.
-        manifest: The job; ``n_calls`` and ``reply_queue`` are filled in when it is stored.
+        manifest: The job; ``n_calls`` and ``reply_queue`` are filled in when it is encoded.
         function: The function's bytes.
         modules: The module archive.
         runtime: The runtime the chunks ask for.
@@ -69,50 +72,60 @@ class Shipping:
         self._function, self._modules = function, modules
         self._runtime = runtime
         self._reply_url = reply_url
-        self._stored = threading.Event()
+        self._encoded, self._stored = threading.Event(), threading.Event()
+        self._is_stored = False
+        self._manifest_data = b""
         self._manifest_sha256 = ""
         self._n_segments = 0
         self._lock = threading.Lock()
 
-    def store_manifest(self, tail: Batch | None, *, n_calls: int | None) -> Segment:
-        """Store the manifest, with ``tail`` in it; ``n_calls`` when there is nothing to come.
-
-        Raises:
-            StoreError: S3 did not take it.
-        """
-        key = manifest_key(self._manifest.job_id)
+    def encode_manifest(self, tail: Batch | None, *, n_calls: int | None) -> Segment:
+        """Settle the manifest, with ``tail`` in it; ``n_calls`` when there is nothing to come."""
         try:
-            data, segment = encode_manifest(
-                key,
+            self._manifest_data, segment = encode_manifest(
+                manifest_key(self._manifest.job_id),
                 replace(self._manifest, n_calls=n_calls, reply_queue=self._reply_url()),
                 function=self._function,
                 modules=self._modules,
                 cuts=tail.cuts if tail else (),
                 payload=tail.payload if tail else b"",
             )
-            self._transport.store.put(key, data)
-            self._manifest_sha256 = sha256_hex(data)
+            self._manifest_sha256 = sha256_hex(self._manifest_data)
         finally:
             self._function = self._modules = b""
-            self._stored.set()
+            self._encoded.set()
         return segment
 
-    def store_segment(self, batch: Batch) -> Segment:
-        """Store chunks' arguments as a segment of their own.
+    def store_manifest(self) -> None:
+        """Store the manifest.
 
         Raises:
-            StoreError: S3 did not take it, or did not take the manifest.
+            StoreError: S3 did not take it.
         """
+        try:
+            self._transport.store.put(manifest_key(self._manifest.job_id), self._manifest_data)
+            self._is_stored = True
+        finally:
+            self._manifest_data = b""
+            self._stored.set()
+
+    def encode_segment(self, batch: Batch) -> tuple[bytes, Segment]:
+        """Return chunks' arguments as the bytes of an object of their own, and where in it they lie."""
         with self._lock:
             self._n_segments += 1
             number = self._n_segments
-        key = args_key(self._manifest.job_id, number)
-        data, segment = encode_segment(key, batch.cuts, batch.payload)
-        self._transport.store.put(key, data)
-        return segment
+        return encode_segment(args_key(self._manifest.job_id, number), batch.cuts, batch.payload)
+
+    def store_segment(self, segment: Segment, data: bytes) -> None:
+        """Store an encoded segment.
+
+        Raises:
+            StoreError: S3 did not take it.
+        """
+        self._transport.store.put(segment.key, data)
 
     def send(self, segment: Segment, cuts: Sequence[Cut], payload: bytes, *, first_offset: int) -> None:
-        """Send the chunks of some cuts of a stored segment.
+        """Send the chunks of some cuts of a segment: stored, or with arguments that travel inline.
 
         Args:
             segment: Where the cuts lie.
@@ -124,20 +137,28 @@ class Shipping:
             StoreError: The manifest could not be stored.
             QueueError: SQS did not take some of the messages.
         """
-        # another thread stores the manifest: it was posted first
-        self._stored.wait()
-        if not self._manifest_sha256:
-            raise StoreError(f"The manifest of job {self._manifest.job_id} could not be stored, so nothing was sent.")
+        self._encoded.wait()  # by another thread, to which it was posted first
+        manifest = self._travelling_manifest(cuts)
+        if not manifest:
+            self._stored.wait()
+            if not self._is_stored:
+                raise StoreError(f"The manifest of job {self._manifest.job_id} could not be stored; not sent.")
         now = self._transport.clock.timestamp()
         reply_queue = self._reply_url()
         view = memoryview(payload)
         messages = []
         for cut in cuts:
             start = cut.offset - first_offset
-            args = view[start : start + cut.length] if cut.length <= INLINE_ARGS_BYTES else None
-            body = encode_chunk(self._chunk(segment.key, cut, reply_queue=reply_queue, now=now), args)
+            args = view[start : start + cut.length] if travels_inline(cut) else None
+            body = encode_chunk(self._chunk(segment.key, cut, reply_queue=reply_queue, now=now), args, manifest)
             messages.append(OutgoingMessage(body=body, group_id=self._manifest.job_id))
         self._transport.task_queue.send(messages)
+
+    def _travelling_manifest(self, cuts: Sequence[Cut]) -> bytes:
+        """Return the manifest's bytes if it is small and not stored yet: then nobody has to wait for it."""
+        data = self._manifest_data
+        fits = len(data) + max(cut.length for cut in cuts) <= INLINE_ARGS_BYTES
+        return data if len(data) <= _TRAVELLING_MANIFEST_BYTES and fits else b""
 
     def _chunk(self, key: str, cut: Cut, *, reply_queue: str, now: float) -> Chunk:
         return Chunk(
@@ -161,3 +182,8 @@ class Shipping:
         """Say in S3 that all calls of the job are there."""
         seal = Seal(n_calls=n_calls, n_chunks=n_chunks, n_segments=self._n_segments)
         self._transport.store.put(sealed_key(self._manifest.job_id), encode_seal(seal))
+
+
+def travels_inline(cut: Cut) -> bool:
+    """Return whether a chunk's arguments are small enough to travel in its message."""
+    return cut.length <= INLINE_ARGS_BYTES

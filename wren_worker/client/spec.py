@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,8 +32,8 @@ class JobSpec:
 class OpenJob(Protocol):
     """A job while it takes calls."""
 
-    def call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Future[object]:
-        """Take one call; its arguments are a snapshot.
+    def calls(self, calls: Iterable[tuple[object, ...]]) -> list[Future[object]]:
+        """Take a call for each tuple of arguments, which are a snapshot.
 
         Raises:
             SerializationError: They cannot be pickled.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from itertools import islice
 
-from wren_worker.client.chunking import CHUNK_BYTES, chunk_size
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job
+from wren_worker.client.pacing import HOLD_TIME, NEVER, WIDEN_TIME, Pacer
 from wren_worker.client.sender import Sender
-from wren_worker.client.shipping import TAIL_BYTES, Batch, Shipping
+from wren_worker.client.shipping import TAIL_BYTES, Batch, Shipping, travels_inline
 from wren_worker.clock import Clock
 from wren_worker.errors import SerializationError, WrenError
 from wren_worker.protocol.envelope import sha256_hex
@@ -21,18 +21,14 @@ from wren_worker.protocol.wire import new_chunk_id
 
 __all__ = ["JobWriter"]
 
-#: Chunks are stored together once they are so many bytes, or the first of them is so old (seconds).
-SEGMENT_BYTES, SEGMENT_TIME = 8 * 1024 * 1024, 1.0
+#: Arguments of one chunk, in bytes; a single call may have more.
+_CHUNK_BYTES = 4 * 1024 * 1024
+#: Chunks are stored together up to so many bytes.
+_SEGMENT_BYTES = 8 * 1024 * 1024
+#: So many bytes of arguments may wait for outcomes to tell how to cut them.
+_WAITING_BYTES = 16 * 1024 * 1024
 #: Messages of one piece of sending work; pieces go out side by side.
 _SEND_MESSAGES = 40
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    n_expected: int | None
-    chunksize: int | None
-    #: a burst of single calls: each is a chunk, and they gather while a send is in the air
-    burst: bool
 
 
 class JobWriter:
@@ -41,11 +37,12 @@ class JobWriter:
     Args:
         job: What the futures share.
         sender: Does the storing and sending.
-        clock: Tells how old the gathered chunks are.
+        clock: Tells how long calls have been waiting.
         prepare: Makes the job's shipping from the module names seen so far, when the first chunks leave.
         n_expected: How many calls will come, if that is known.
         chunksize: Calls per chunk, None for "auto".
-        burst: Whether single calls come, one by one, for as long as the caller likes.
+        burst: Whether single calls come, one by one, for as long as the caller likes; those that come while a send is
+            in the air gather.
         modules: The module names that the function needs.
     """
 
@@ -65,29 +62,35 @@ class JobWriter:
         self._sender = sender
         self._clock = clock
         self._prepare = prepare
-        self._plan = _Plan(n_expected=n_expected, chunksize=1 if burst else chunksize, burst=burst)
+        self._n_expected = n_expected
+        self._burst = burst
+        self._pacer = Pacer(n_expected=n_expected, chunksize=chunksize)
         self._lock = threading.RLock()  # the sender may run work in the thread that posts it
         self._shipping: Shipping | None = None
         self._modules = set(modules)
         self._n_calls = self._n_chunks = 0
-        self._blobs: list[bytes] = []
-        self._blob_bytes = 0
-        self._target = chunk_size(0, n_expected=self._plan.n_expected, chunksize=self._plan.chunksize)
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._wake_at = 1
+        self._held_since = 0.0
+        self._widen_time = WIDEN_TIME
+        self._timed = False
         self._cuts: list[Cut] = []
         self._parts: list[bytes] = []
         self._part_bytes = 0
-        self._first_cut_time = 0.0
         self._in_air = 0
         self._closing = self._aborted = self._broken = self._sealed = False
         self.last_call_time = clock.monotonic()
+        if self._pacer.learning:
+            job.learn, job.hasten = self._learn, self.hasten
 
     def covers(self, modules: set[str]) -> bool:
         """Return whether arguments that need these local modules may still join the job."""
         with self._lock:
             return not (self._closing or self._broken) and (self._shipping is None or modules <= self._modules)
 
-    def add(self, blob: bytes, modules: set[str]) -> Future[object]:
-        """Take one call's argument bytes, which need these local modules; return its future.
+    def add(self, blobs: Sequence[bytes], modules: set[str]) -> list[Future[object]]:
+        """Take calls' argument bytes, which need these local modules; return their futures.
 
         Raises:
             SerializationError: The job's modules have left already, without one of these.
@@ -96,26 +99,34 @@ class JobWriter:
         with self._lock:
             if modules and not modules <= self._modules:
                 self._need(modules)
-            if self._blobs and self._blob_bytes + len(blob) > CHUNK_BYTES:
-                self._cut()
-            future = self.job.new_future(self._n_calls)
-            self._n_calls += 1
-            self._blobs.append(blob)
-            self._blob_bytes += len(blob)
-            if len(self._blobs) >= self._target:
-                self._cut()
-                self._flush_if_due()
-        return future
+            futures = self.job.new_futures(self._n_calls, len(blobs))
+            self._n_calls += len(blobs)
+            self.last_call_time = self._clock.monotonic()
+            if not self._waiting:
+                self._held_since = self.last_call_time
+            self._waiting += blobs
+            self._waiting_bytes += sum(map(len, blobs))
+            if self._n_calls == self._n_expected:
+                pass  # the last of them: ``finish`` is next, and then one object may hold the whole job
+            elif len(self._waiting) >= self._wake_at or self._waiting_bytes > _WAITING_BYTES:
+                self._advance()
+            elif not self._timed:
+                self._look_later()
+        return futures
+
+    def hasten(self) -> None:
+        """Cut everything that waits now: somebody wants to know which chunk a call is in."""
+        with self._lock:
+            self._held_since = self._clock.monotonic() - HOLD_TIME
+            self._advance()
 
     def finish(self) -> None:
-        """Say that no more calls come: what is left is sent, and the job is sealed."""
+        """Say that no more calls come: what is left is sent, at the latest in HOLD_TIME, and the job is sealed."""
         with self._lock:
             if self._closing:
                 return
-            if self._blobs:
-                self._cut()
             self._closing = True
-            self._flush()
+            self._advance()
             self._settle_down()
         self.job.close()
 
@@ -123,7 +134,7 @@ class JobWriter:
         """Drop what was not sent yet and leave the job unsealed."""
         with self._lock:
             self._closing = self._aborted = True
-            self._blobs, self._cuts, self._parts = [], [], []
+            self._waiting, self._cuts, self._parts = [], [], []
         self.job.fail(WrenError(f"Job {self.job.job_id} was given up before all its calls were there."))
         self.job.close()
 
@@ -131,64 +142,111 @@ class JobWriter:
         if self._shipping is not None:
             missing = sorted(modules - self._modules)
             raise SerializationError(
-                f"Call {self._n_calls} needs the local module '{missing[0]}', which neither the function nor any "
-                "argument before it needed, and the job's modules have been sent. Import the module where the "
+                f"A call from {self._n_calls} on needs the local module '{missing[0]}', which neither the function nor "
+                "any argument before it needed, and the job's modules have been sent. Import the module where the "
                 "function is defined.",
                 modules=missing,
                 call_index=self._n_calls,
             )
         self._modules |= modules
 
+    # news that may let more be cut
+
+    def _learn(self, instance_id: str, calls: list[tuple[int, float]]) -> None:
+        """Take what came back; on the collector's thread."""
+        with self._lock:
+            self._pacer.back(instance_id, calls)
+            self._widen_time = WIDEN_TIME
+            if self._waiting:
+                self._advance()
+
+    def _look_later(self) -> None:
+        self._timed = True
+        left = self._held_since + HOLD_TIME - self._clock.monotonic()
+        self._sender.post_later(self._look, delay=max(0.0, min(self._widen_time, left)))
+
+    def _look(self) -> None:
+        """Let more out when nothing came back for a while, and everything when that has lasted."""
+        with self._lock:
+            self._timed = False
+            if self._waiting and not self._aborted:
+                self._pacer.widen()
+                self._widen_time *= 2
+                self._advance()
+
     # cutting; the lock is held
 
-    def _cut(self) -> None:
-        first = self._n_calls - len(self._blobs)
-        data = pack_calls((first + offset, 1, blob) for offset, blob in enumerate(self._blobs))
-        if not self._cuts:
-            self._first_cut_time = self._clock.monotonic()
+    def _advance(self) -> None:
+        """Cut what is to be cut now, and have it stored and sent."""
+        waiting, position = self._waiting, 0
+        hurry = self._waiting_bytes > _WAITING_BYTES or self._clock.monotonic() - self._held_since >= HOLD_TIME
+        while position < len(waiting):
+            n_left = len(waiting) - position
+            wanted = self._pacer.size(n_left, complete=self._closing, hurry=hurry)
+            if wanted > n_left and (wanted >= NEVER or not (self._closing or hurry)):
+                self._wake_at = wanted
+                break
+            position += self._cut(waiting, position, min(wanted, n_left))
+            if self._part_bytes >= _SEGMENT_BYTES:
+                self._flush()
+        if position:
+            del waiting[:position]
+            if self._pacer.settled:
+                self._held_since = self._clock.monotonic()  # what is left waits for company, not for knowledge
+        if not waiting:
+            self._wake_at = 1
+            if self._closing:
+                self.job.learn = self.job.hasten = None
+        elif not self._timed:
+            self._look_later()
+        if self._cuts and (not self._burst or not self._in_air or self._closing):
+            self._flush()
+
+    def _cut(self, waiting: list[bytes], position: int, n_wanted: int) -> int:
+        """Make a chunk of waiting calls, fewer than wanted if their arguments are large; return how many."""
+        n_calls, n_bytes = 0, 0
+        for blob in islice(waiting, position, position + n_wanted):
+            if n_calls and n_bytes + len(blob) > _CHUNK_BYTES:
+                break
+            n_calls += 1
+            n_bytes += len(blob)
+        first = self._n_calls - len(waiting) + position
+        data = pack_calls((first + i, 1, blob) for i, blob in enumerate(waiting[position : position + n_calls]))
         self._cuts.append(
             Cut(
                 chunk_id=new_chunk_id(self._n_chunks),
                 first_call=first,
-                n_calls=len(self._blobs),
+                n_calls=n_calls,
                 offset=self._part_bytes,
                 length=len(data),
                 sha256=sha256_hex(data),
             )
         )
-        self.job.add_chunk(self._n_chunks, first, len(self._blobs))
+        self.job.add_chunk(self._n_chunks, first, n_calls)
         self._parts.append(data)
         self._part_bytes += len(data)
-        self._blobs, self._blob_bytes = [], 0
+        self._waiting_bytes -= n_bytes
         self._n_chunks += 1
-        self._target = chunk_size(self._n_chunks, n_expected=self._plan.n_expected, chunksize=self._plan.chunksize)
-
-    def _flush_if_due(self) -> None:
-        now = self.last_call_time = self._clock.monotonic()
-        if self._part_bytes >= SEGMENT_BYTES or (
-            not self._in_air if self._plan.burst else now - self._first_cut_time >= SEGMENT_TIME
-        ):
-            self._flush()
+        self._pacer.cut(n_calls)
+        return n_calls
 
     def _flush(self) -> None:
-        if not self._cuts:
-            return
-        is_first = self._shipping is None
-        shipping = self._shipping = self._shipping or self._prepare(frozenset(self._modules))
+        shipping, is_first = self._shipping, self._shipping is None
+        if shipping is None:
+            shipping = self._shipping = self._prepare(frozenset(self._modules))
         batch = Batch(cuts=tuple(self._cuts), payload=b"".join(self._parts))
         self._cuts, self._parts, self._part_bytes = [], [], 0
         if is_first:
             if len(batch.payload) <= TAIL_BYTES:
                 # a manifest that holds all calls is its own seal
-                self._sealed = self._closing
+                self._sealed = self._closing and batch.cuts[-1].first_call + batch.cuts[-1].n_calls == self._n_calls
                 n_calls = self._n_calls if self._sealed else None
-                self._post(functools.partial(self._store_manifest, shipping, batch, n_calls), batch)
+                self._post(functools.partial(self._start, shipping, batch, n_calls), batch)
                 return
-            self._post(functools.partial(self._store_manifest, shipping, None, None), None)
-        self._post(functools.partial(self._store_segment, shipping, batch), batch)
+            self._post(functools.partial(self._start, shipping, None, None), None)
+        self._post(functools.partial(self._ship_segment, shipping, batch), batch)
 
     # storing and sending; on the sender's threads
-
     def _post(self, work: Callable[[], None], batch: Batch | None) -> None:
         """Have work done, with the lock held; the chunks of ``batch`` fail with it."""
         self._in_air += 1
@@ -212,21 +270,30 @@ class JobWriter:
     def _settle_down(self) -> None:
         if self._in_air or self._aborted:
             return
-        if self._cuts and self._plan.burst:
+        if self._cuts:
             # what gathered while the last send was in the air
             self._flush()
-        elif self._closing and not (self._sealed or self._broken) and self._shipping is not None:
+        elif self._closing and not (self._waiting or self._sealed or self._broken) and self._shipping is not None:
             self._sealed = True
             shipping, n_calls, n_chunks = self._shipping, self._n_calls, self._n_chunks
             self._post(functools.partial(shipping.seal, n_calls=n_calls, n_chunks=n_chunks), None)
 
-    def _store_manifest(self, shipping: Shipping, tail: Batch | None, n_calls: int | None) -> None:
-        segment = shipping.store_manifest(tail, n_calls=n_calls)
+    def _start(self, shipping: Shipping, tail: Batch | None, n_calls: int | None) -> None:
+        segment = shipping.encode_manifest(tail, n_calls=n_calls)
+        with self._lock:
+            self._post(shipping.store_manifest, tail)
         if tail:
             self._send(shipping, segment, tail)
 
-    def _store_segment(self, shipping: Shipping, batch: Batch) -> None:
-        self._send(shipping, shipping.store_segment(batch), batch)
+    def _ship_segment(self, shipping: Shipping, batch: Batch) -> None:
+        data, segment = shipping.encode_segment(batch)
+        store = functools.partial(shipping.store_segment, segment, data)
+        if all(map(travels_inline, batch.cuts)):
+            with self._lock:
+                self._post(store, batch)
+        else:
+            store()
+        self._send(shipping, segment, batch)
 
     def _send(self, shipping: Shipping, segment: Segment, batch: Batch) -> None:
         first_offset = segment.cuts[0].offset - batch.cuts[0].offset

@@ -70,14 +70,14 @@ class Intake:
             StoreError: The bucket does not answer or refuses; the message is to be kept.
         """
         try:
-            chunk, inline = decode_chunk(message.body)
+            chunk, inline, manifest = decode_chunk(message.body)
             self._check(chunk)
             known, resolved = self._settle(chunk, message.receive_count)
             if message.receive_count > chunk.limits.max_deliveries or (
                 known is not None and self._done(known, resolved)
             ):
                 return self._arrived(message, chunk, known=known, resolved=resolved)
-            job = self._job(chunk)
+            job = self._job(chunk, manifest)
             args = self._args(chunk, inline, message.receipt_handle)
             table = self._table(chunk, args)
         except (WireError, FrameError, _Refusal) as error:
@@ -153,10 +153,10 @@ class Intake:
     def _done(known: ResultObject, resolved: frozenset[int]) -> bool:
         return all(index in resolved for first, end in known.left_out for index in range(first, end))
 
-    def _job(self, chunk: Chunk) -> JobFiles:
+    def _job(self, chunk: Chunk, inline: bytes) -> JobFiles:
         job = self._jobs.get(chunk.manifest_sha256)
         if job is None:
-            data = self._store.get(chunk.manifest_key)
+            data = inline or self._store.get(chunk.manifest_key)
             if data is None:
                 raise _Refusal(f"the job's manifest {chunk.manifest_key} does not exist (any more)")
             if sha256_hex(data) != chunk.manifest_sha256:

@@ -7,6 +7,7 @@ plain pickle would refer to by name, and another process has another ``__main__`
 from __future__ import annotations
 
 import dis
+import functools
 import io
 import pickle
 from collections.abc import Callable
@@ -80,7 +81,7 @@ def dump_function(func: Callable[..., object]) -> PickledFunction:
         raise culprit.explain(f"the function {culprit.name_of(func)}", func, error) from error
     imports: set[str] = set()
     for function in pickler.functions:
-        _collect_imports(function.__code__, str(function.__globals__.get("__package__") or ""), imports)
+        imports |= _imports_of(function.__code__, str(function.__globals__.get("__package__") or ""))
     return PickledFunction(data=file.getvalue(), imports=frozenset(imports))
 
 
@@ -114,6 +115,14 @@ def _dump_by_cloudpickle(args: tuple[object, ...], kwargs: dict[str, object], ca
         }
         raise culprit.explain(f"the arguments of call {call_index}", culprit.Parts(named), error) from error
     return data
+
+
+@functools.lru_cache(maxsize=256)
+def _imports_of(code: CodeType, package: str) -> frozenset[str]:
+    """Return what a code object imports; remembered, because every ``submit`` asks anew."""
+    names: set[str] = set()
+    _collect_imports(code, package, names)
+    return frozenset(names)
 
 
 def _collect_imports(code: CodeType, package: str, names: set[str]) -> None:

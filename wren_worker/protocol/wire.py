@@ -55,21 +55,30 @@ _CHUNK, _RESULT = b"WRNC", b"WRNR"
 _NOTICE = struct.Struct("<HI")
 
 
-def encode_chunk(chunk: Chunk, args: bytes | memoryview | None) -> str:
-    """Return the SQS body of a chunk; ``args`` are its argument bytes when they travel inline, else None.
+def encode_chunk(chunk: Chunk, args: bytes | memoryview | None, manifest: bytes = b"") -> str:
+    """Return the SQS body of a chunk.
+
+    Args:
+        chunk: What the message is about.
+        args: Its argument bytes when they travel inline, else None.
+        manifest: The job's manifest object when it travels along, so that nobody has to wait for S3, else b"".
 
     Raises:
         WireError: The message would be larger than SQS takes.
     """
     header = asdict(chunk) | {"minor": WIRE_MINOR, "inline": args is not None}
-    body = base64.b64encode(wrap(_CHUNK, header, *([args] if args is not None else []))).decode("ascii")
+    if manifest:
+        header["manifest_bytes"] = len(manifest)
+    body = base64.b64encode(wrap(_CHUNK, header, manifest, args if args is not None else b"")).decode("ascii")
     if len(body) > MAX_MESSAGE_BYTES:
         raise WireError(f"a chunk message of {len(body)} bytes is larger than SQS takes")
     return body
 
 
-def decode_chunk(body: str) -> tuple[Chunk, bytes | None]:
-    """Return the chunk of an SQS body and its argument bytes if they travel inline (checked by sha256).
+def decode_chunk(body: str) -> tuple[Chunk, bytes | None, bytes]:
+    """Return the chunk of an SQS body, its argument bytes or None, and the job's manifest object or b"".
+
+    What travels inline has been checked by its sha256.
 
     Raises:
         WireError: The body is not a chunk message of this wire major.
@@ -98,12 +107,19 @@ def decode_chunk(body: str) -> tuple[Chunk, bytes | None]:
     check_range(chunk.first_call, chunk.n_calls, MAX_CALLS_PER_CHUNK)
     if args.offset < 0 or args.length < 0:
         raise WireError("args lie outside their object")
+    n_manifest = header.get("manifest_bytes", 0)
+    check_number(n_manifest, int)
+    if not 0 <= n_manifest <= len(payload):
+        raise WireError("the manifest does not fit")
+    manifest = bytes(payload[:n_manifest])
+    if manifest and sha256_hex(manifest) != chunk.manifest_sha256:
+        raise WireError("the inline manifest does not match its sha256")
     if not header.get("inline"):
-        return chunk, None
-    inline = bytes(payload)
+        return chunk, None, manifest
+    inline = bytes(payload[n_manifest:])
     if len(inline) != args.length or sha256_hex(inline) != args.sha256:
         raise WireError("the inline arguments do not match their sha256")
-    return chunk, inline
+    return chunk, inline, manifest
 
 
 def encode_result(result: ResultObject, outcomes: Iterable[bytes | memoryview]) -> bytes:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
-from typing import Any
+from http import HTTPStatus
+from typing import IO, Any, cast
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import ThreadedWSGIServer
+from werkzeug.wsgi import LimitedStream
 
 __all__ = ["moto_application", "serve"]
 
@@ -25,8 +28,73 @@ class _Handler(MotoRequestHandler):
         del self.headers["Expect"]
         return True
 
+    def run_wsgi(self) -> None:
+        """Answer one request and keep the connection: werkzeug's own closes it, and a new one costs half a request."""
+        environ = self.make_environ()
+        n_body_bytes = 0
+        if environ.get("wsgi.input_terminated"):
+            self.close_connection = True  # a chunked body ends somewhere: not worth finding out where
+        else:
+            n_body_bytes = int(environ.get("CONTENT_LENGTH") or 0)
+            environ["wsgi.input"] = LimitedStream(cast("IO[bytes]", self.rfile), n_body_bytes)
+        body = environ["wsgi.input"]
+        try:
+            status, headers, content = _respond(self.server.app, environ)
+        except (ConnectionError, TimeoutError) as error:
+            self.connection_dropped(error)
+            self.close_connection = True
+            return
+        except Exception:  # noqa: BLE001 - a defect of the emulator must look like one, not like a dead server
+            traceback.print_exc()
+            status, headers, content = f"{HTTPStatus.INTERNAL_SERVER_ERROR.value} Internal Server Error", [], b""
+        try:
+            if n_body_bytes:
+                body.exhaust()  # or the next request would begin with the rest of this one
+            self._answer(status, headers, content, without_body=environ["REQUEST_METHOD"] == "HEAD")
+        except (ConnectionError, TimeoutError) as error:
+            self.connection_dropped(error)
+            self.close_connection = True
+
+    def _answer(self, status: str, headers: list[tuple[str, str]], content: bytes, *, without_body: bool) -> None:
+        code, _, phrase = status.partition(" ")
+        self.send_response(int(code), phrase)
+        for name, value in headers:
+            if without_body or name.lower() != "content-length":
+                self.send_header(name, value)
+        if not (without_body or int(code) in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)):
+            self.send_header("Content-Length", str(len(content)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if not without_body:
+            self.wfile.write(content)
+        self.wfile.flush()
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Keep quiet: a line per request costs as much as a small request."""
+
+
+def _respond(application: Callable[..., Any], environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Return status, headers and body of an application's answer."""
+    told: list[tuple[str, list[tuple[str, str]]]] = []
+    parts: list[bytes] = []
+
+    def start_response(
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: object = None,  # noqa: ARG001 - WSGI's signature
+    ) -> Callable[[bytes], None]:
+        told.append((status, headers))
+        return parts.append
+
+    found = application(environ, start_response)
+    try:
+        parts += found
+    finally:
+        if hasattr(found, "close"):
+            found.close()
+    status, headers = told[-1]
+    return status, headers, parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class _Server(ThreadedWSGIServer):
