@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.schedule import best_makespan_bound, pareto_times
@@ -43,14 +44,23 @@ SYSTEMS: dict[str, System] = {
     "ray_grouped": System(venv="ray", runner="ray", grouped=True, title="Ray, grouped by hand at our chunk size"),
     "dask": System(venv="dask", runner="dask", title="Dask distributed, one task a call"),
     "dask_grouped": System(venv="dask", runner="dask", grouped=True, title="Dask, grouped by hand at our chunk size"),
-    "celery_sqs": System(venv="celery", runner="celery", needs="sandbox", title="Celery on the same SQS emulator"),
+    "celery_sqs": System(
+        venv="celery", runner="celery", needs="sandbox", title="Celery on the same SQS emulator, results in a folder"
+    ),
+    "celery_sqs_s3": System(
+        venv="celery",
+        runner="celery",
+        needs="sandbox",
+        options={"results": "s3"},
+        title="Celery on the same SQS and S3 emulator",
+    ),
     "lithops": System(venv="lithops", runner="lithops", title="Lithops, localhost"),
     "numpy_bare": System(venv="pool", runner="bare", title="numpy in a process per slot, nothing around it"),
 }
 
 _ONE_BY_ONE = ("wren", "pool", "joblib", "ray", "dask", "celery_sqs", "lithops")
+_ALL = tuple(name for name in SYSTEMS if name != "numpy_bare")
 _LOCAL = ("wren", "pool", "joblib", "ray", "dask")
-_GROUPED = ("ray_grouped", "dask_grouped")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +78,15 @@ class Workload:
     fewer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     n_instances: int = N_WORKERS
     n_rounds: int = 3
-    #: The seconds that no system can beat, 0 where none are known.
-    ideal_time: float = 0.0
 
     def params_for(self, system: str) -> dict[str, Any]:
         """Return what the runner is asked for."""
         return {"name": self.name, "kind": self.kind, **self.params, **self.fewer.get(system, {})}
+
+    def ideal_for(self, system: str = "") -> float:
+        """Return the seconds that no schedule of these calls can beat, 0 where that is not known."""
+        times = self.params_for(system).get("times")
+        return best_makespan_bound(times, N_WORKERS) if times else 0.0
 
 
 def _fertility() -> list[tuple[str, list[float], list[float]]]:
@@ -90,19 +103,21 @@ def _fertility() -> list[tuple[str, list[float], list[float]]]:
 
 
 def _small(*, quick: bool) -> list[Workload]:
+    """Return what shows what a call costs. Quick: slow systems run fewer calls and not everything."""
+    fast = ("wren", "pool", "joblib", "ray", "dask")
+    brief = {"times": [0.01] * 300}
     return [
         Workload(
             name="noop_20000",
             title="20,000 no-ops in one map",
             kind="noop_map",
             params={"n": 20_000},
-            systems=("wren", "pool", "pool_tuned", "joblib", "ray", "ray_grouped", "dask", "dask_grouped")
-            + ("celery_sqs", "lithops"),
+            systems=(*fast, "pool_tuned", "celery_sqs", "lithops") if quick else _ALL,
             fewer={
-                "lithops": {"n": 12 if quick else 48},
-                "celery_sqs": {"n": 500 if quick else 2500},
-                "dask": {"n": 2000 if quick else 20_000},
-                "ray": {"n": 10_000 if quick else 20_000},
+                "lithops": {"n": 10 if quick else 80},
+                "celery_sqs": {"n": 600 if quick else 6000},
+                "celery_sqs_s3": {"n": 2000},
+                **({"ray": {"n": 4000}, "dask": {"n": 1000}} if quick else {}),
             },
             group="small",
         ),
@@ -111,25 +126,45 @@ def _small(*, quick: bool) -> list[Workload]:
             title="2,000 single submits from a loop",
             kind="submits",
             params={"n": 2000},
-            systems=_ONE_BY_ONE,
-            fewer={"lithops": {"n": 8 if quick else 40}, "celery_sqs": {"n": 300 if quick else 2000}},
+            systems=fast if quick else _ONE_BY_ONE,
+            fewer={"dask": {"n": 500}} if quick else {"lithops": {"n": 80}},
             group="small",
         ),
-        _sleeps("sleep_10ms", "1,000 × 10 ms", [0.01] * 1000, group="small", systems=_LOCAL + _GROUPED[:0]),
+        _sleeps(
+            "sleep_10ms",
+            "1,000 × 10 ms",
+            [0.01] * 1000,
+            group="small",
+            fewer=dict.fromkeys(fast[1:], brief) if quick else {},
+        ),
         Workload(
             name="latency",
             title="One call on a warm, idle fleet",
             kind="latency",
             params={"n": 40 if quick else 200},
-            systems=_ONE_BY_ONE,
-            fewer={"lithops": {"n": 3 if quick else 20}},
+            systems=(*fast, "celery_sqs") if quick else _ONE_BY_ONE,
+            fewer={} if quick else {"lithops": {"n": 20}},
             group="small",
         ),
-        _sleeps("pareto_short", "400 skewed calls, 1.07 s ideal", _PARETO_SHORT, group="small"),
+        _sleeps(
+            "pareto_short",
+            "400 skewed calls, 1.07 s ideal",
+            _PARETO_SHORT,
+            group="small",
+            systems=("wren",) if quick else fast,
+        ),
     ]
 
 
-def _sleeps(name: str, title: str, times: list[float], *, group: str, systems: tuple[str, ...] = _LOCAL) -> Workload:
+def _sleeps(
+    name: str,
+    title: str,
+    times: list[float],
+    *,
+    group: str,
+    systems: tuple[str, ...] = _LOCAL,
+    fewer: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> Workload:
     return Workload(
         name=name,
         title=title,
@@ -137,7 +172,7 @@ def _sleeps(name: str, title: str, times: list[float], *, group: str, systems: t
         params={"times": times},
         systems=systems,
         group=group,
-        ideal_time=best_makespan_bound(times, N_WORKERS),
+        fewer=fewer,
     )
 
 

@@ -92,7 +92,7 @@ def _workload(row: Workload, cells: Cells) -> str:
             line.append(f"{number(mine['wren'][metric].value / told[metric].value)} ×")
         lines.append(line)
     heads = ["", *(_NAMES.get(name, name) for name in columns), *(["ours is"] if with_ratio else [])]
-    ideal = f" The best possible wall is {number(row.ideal_time)} s." if row.ideal_time else ""
+    ideal = f" The best possible wall is {number(row.ideal_for())} s." if row.ideal_for() else ""
     return f"## {row.title}\n\n`{row.name}`.{ideal}\n\n{table(heads, lines)}"
 
 

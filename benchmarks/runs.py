@@ -23,6 +23,8 @@ from benchmarks.world import World, world
 __all__ = ["Measurement", "measure"]
 
 _RUNNER_TIMEOUT = 900.0
+#: Seconds that what a system left behind has to end by itself.
+_STOP_TIMEOUT = 5.0
 #: Calls a chunk of ours, until a round has told.
 _GROUP = 500
 
@@ -119,18 +121,24 @@ def _ask(system: str, mine: Sequence[Workload], around: World, group_size: int) 
 def _end(runner: subprocess.Popen[str], mark: str) -> None:
     """End the runner and whatever it started: some systems leave processes behind."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        left = [runner.pid] if runner.poll() is None else []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("BENCH_RUN") == mark and process.pid != os.getpid():
-                    left.append(process.pid)
-            except psutil.Error:
-                pass
-        for pid in left:
+        for pid in _left(runner, mark):
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
                 pass
-        if left:
-            time.sleep(0.5)
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while _left(runner, mark) and time.monotonic() < deadline:
+            time.sleep(0.05)
     runner.wait()
+
+
+def _left(runner: subprocess.Popen[str], mark: str) -> list[int]:
+    left = [runner.pid] if runner.poll() is None else []
+    for process in psutil.process_iter():
+        try:
+            marked = process.environ().get("BENCH_RUN") == mark and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            continue
+        if marked and process.pid != os.getpid():
+            left.append(process.pid)
+    return left

@@ -19,7 +19,7 @@ def pareto_times(n: int, *, ideal_time: float, n_slots: int, shape: float = 1.5,
 
 def best_makespan_bound(times: Sequence[float], n_slots: int) -> float:
     """Return the seconds below which no schedule can finish: the fair share, or the longest call."""
-    return max(sum(times) / n_slots, max(times))
+    return max(sum(times) / n_slots, *times)
 
 
 def longest_first_makespan(times: Sequence[float], n_slots: int) -> float:

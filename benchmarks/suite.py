@@ -42,15 +42,19 @@ def run(
     needed = {catalogue.SYSTEMS[name].venv for row in chosen for name in row.systems if name in columns}
     for venv in sorted(needed):
         install.ensure(venv)
-    ideals = {row.name: row.ideal_time for row in rows}
+    by_name = {row.name: row for row in rows}
     measured = [
-        (one.workload, one.system, figures.derive(one.figures, ideal_time=ideals[one.workload]))
+        (
+            one.workload,
+            one.system,
+            figures.derive(one.figures, ideal_time=by_name[one.workload].ideal_for(one.system)),
+        )
         for one in runs.measure(chosen, columns, n_rounds=n_rounds, say=_say)
     ]
     found = figures.figures(measured)
     report.print_figures(found, chosen)
     if write:
-        _write(found, rows, quick=quick)
+        _write(found, quick=quick)
     return 0
 
 
@@ -58,9 +62,10 @@ def _say(text: str) -> None:
     print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
-def _write(found: list[figures.Figure], rows: list[catalogue.Workload], *, quick: bool) -> None:
+def _write(found: list[figures.Figure], *, quick: bool) -> None:
     new = {(one.workload, one.system) for one in found}
     kept = [one for one in report.load(RESULTS) if (one.workload, one.system) not in new]
+    rows = catalogue.workloads(quick=False)  # what the quick ones leave out stands there from before
     everything = report.in_order(kept + found, rows)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps([one.as_json() for one in everything], indent=1) + "\n", encoding="utf-8")

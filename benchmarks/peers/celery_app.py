@@ -22,8 +22,13 @@ app.conf.update(
         "wait_time_seconds": 10,
         "polling_interval": 0,  # the default adds a second to whoever waits at an empty queue
     },
-    # SQS carries no results; a folder on this machine costs less than any service would
-    result_backend="file://" + os.environ["BENCH_RESULTS"],
+    # SQS carries no results: a folder ("file://…") costs least, a bucket ("s3://") keeps them as ours are kept
+    result_backend=os.environ["BENCH_RESULTS"],
+    s3_bucket="bench-results",
+    s3_endpoint_url=os.environ["AWS_ENDPOINT_URL"],
+    s3_access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
+    s3_secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+    s3_region=os.environ["AWS_DEFAULT_REGION"],
     task_serializer="pickle",
     result_serializer="pickle",
     accept_content=["pickle", "json"],
