@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.schedule import best_makespan_bound, pareto_times
 
-__all__ = ["SYSTEMS", "System", "Workload", "workloads"]
+__all__ = ["N_WORKERS", "SYSTEMS", "System", "Workload", "workloads"]
 
 N_WORKERS = 2
 _PARETO = pareto_times(400, ideal_time=10.7, n_slots=N_WORKERS)
@@ -80,12 +80,13 @@ class Workload:
     n_rounds: int = 3
 
     def params_for(self, system: str) -> dict[str, Any]:
-        """Return what the runner is asked for."""
-        return {"name": self.name, "kind": self.kind, **self.params, **self.fewer.get(system, {})}
+        """Return what the runner is asked for; what has to be read or drawn is read or drawn now."""
+        told = {"name": self.name, "kind": self.kind, **self.params, **self.fewer.get(system, {})}
+        return {name: value() if callable(value) else value for name, value in told.items()}
 
     def ideal_for(self, system: str = "") -> float:
         """Return the seconds that no schedule of these calls can beat, 0 where that is not known."""
-        times = self.params_for(system).get("times")
+        times = {**self.params, **self.fewer.get(system, {})}.get("times")
         return best_makespan_bound(times, N_WORKERS) if times else 0.0
 
 
@@ -229,7 +230,7 @@ def _compute() -> list[Workload]:
             name="regression",
             title="A linear regression per country (statsmodels' fertility table)",
             kind="regressions",
-            params={"series": _fertility()},
+            params={"series": _fertility},
             systems=("wren", "pool", "joblib", "ray", "dask"),
             group="compute",
         ),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.catalogue import SYSTEMS, Workload
+from benchmarks import paper
+from benchmarks.catalogue import N_WORKERS, SYSTEMS, Workload
 from benchmarks.figures import Figure
+from benchmarks.schedule import in_order_makespan
 from benchmarks.tables import cell, headline, number, table
 
 __all__ = ["page"]
@@ -17,12 +19,13 @@ _INTRODUCTION = """\
 
 Written by `make bench`; do not edit. {facts}
 
-Every system runs on this one machine with two slots or workers, in its own virtual environment with pinned versions
-(`benchmarks/peers/*.txt`). Figures are medians of {runs}, with the lowest and the highest run in brackets; within a round the
-systems take turns. Ours runs through the whole path: client, SQS, S3 and EC2 emulated on this machine, two instances
-with supervisord and a daemon each, one slot an instance, launched by the command line. The emulator shares the two cores with
-everything else and is reported apart. The others keep everything in memory or on local disk, are not durable, and have
-no emulator to feed. Systems that are slow run fewer calls. Results that differ from what they should be end a run.
+Every system runs on this one machine with two slots or workers, in its own virtual environment with pinned
+versions (`benchmarks/peers/*.txt`). Figures are medians of {runs}, with the lowest and the highest run in brackets;
+within a round the systems take turns. Ours runs through the whole path: client, SQS, S3 and EC2 emulated on this
+machine, two instances with supervisord and a daemon each, one slot an instance, launched by the command line. The
+emulator shares the cores with everything else and is reported apart. The others keep everything in memory or on
+local disk, are not durable, and have no emulator to feed (but Celery). Slow systems run fewer calls. What every call
+returned is compared with what it should have.
 {quick}"""
 
 
@@ -33,7 +36,7 @@ def page(found: Sequence[Figure], rows: Sequence[Workload], machine: Mapping[str
         cells.setdefault((one.workload, one.system), {})[one.metric] = one
     parts = [_introduction(found, machine, quick=quick)]
     parts += [_workload(row, cells) for row in rows if any(name == row.name for name, _ in cells)]
-    parts += [_ours(rows, cells)]
+    parts += [_ours(rows, cells), paper.section(cells)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -44,6 +47,16 @@ def _introduction(found: Sequence[Figure], machine: Mapping[str, str], *, quick:
     note = "These are the figures of `make bench-quick`: fewer calls, fewer workloads.\n" if quick else ""
     return _INTRODUCTION.format(facts=facts, runs=runs, quick=note).rstrip()
 
+
+_OURS = """\
+## What a call of ours costs
+
+CPU seconds per 1,000 calls by place; requests with polling included; dollars at list price (us-east-1) for SQS and S3,
+instances and logs not included.
+
+{table}
+
+{operations}"""
 
 _NAMES = {
     "calls_per_s": "calls/s",
@@ -92,7 +105,12 @@ def _workload(row: Workload, cells: Cells) -> str:
             line.append(f"{number(mine['wren'][metric].value / told[metric].value)} ×")
         lines.append(line)
     heads = ["", *(_NAMES.get(name, name) for name in columns), *(["ours is"] if with_ratio else [])]
-    ideal = f" The best possible wall is {number(row.ideal_for())} s." if row.ideal_for() else ""
+    ideal = ""
+    if row.ideal_for():
+        in_order = in_order_makespan(row.params["times"], N_WORKERS)
+        ideal = (
+            f" No schedule ends before {number(row.ideal_for())} s; dealt in order to free slots, {number(in_order)} s."
+        )
     return f"## {row.title}\n\n`{row.name}`.{ideal}\n\n{table(heads, lines)}"
 
 
@@ -126,7 +144,4 @@ def _ours(rows: Sequence[Workload], cells: Cells) -> str:
     operations = "\n".join(
         ["| | AWS requests per 1,000 calls, by operation |", "|---|---|"] + [f"| {a} | {b} |" for a, b in by_operation]
     )
-    return (
-        "## What a call of ours costs\n\nCPU seconds per 1,000 calls by place; requests with polling included; dollars at list price "
-        f"(us-east-1) for SQS and S3, instances and logs not included.\n\n{table(columns, lines)}\n\n{operations}"
-    )
+    return _OURS.format(table=table(columns, lines), operations=operations)
