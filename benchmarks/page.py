@@ -36,7 +36,7 @@ def page(found: Sequence[Figure], rows: Sequence[Workload], machine: Mapping[str
         cells.setdefault((one.workload, one.system), {})[one.metric] = one
     parts = [_introduction(found, machine, quick=quick)]
     parts += [_workload(row, cells) for row in rows if any(name == row.name for name, _ in cells)]
-    parts += [_ours(rows, cells), paper.section(cells)]
+    parts += [_ours(rows, cells), paper.section(cells), _RUNNING]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -57,6 +57,15 @@ instances and logs not included.
 {table}
 
 {operations}"""
+
+_RUNNING = """\
+## Running it
+
+`make bench-quick` takes about three minutes once its environments are made (the first time installs the peers, 1.2 GB,
+under `benchmarks/.venvs`), `make bench` measures everything and takes the better part of an hour. A part of it:
+`python3 -m benchmarks --workload noop_20000,latency --system wren,ray --rounds 5`; `--list` names workloads and
+systems, `--no-write` leaves this page as it is. What is measured is the code that lies in the checkout. All figures,
+each run's included, stand in `benchmarks/results/latest.json`. A fleet of your own: `wren-standalone bench --help`."""
 
 _NAMES = {
     "calls_per_s": "calls/s",

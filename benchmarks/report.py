@@ -13,6 +13,21 @@ from benchmarks.tables import headline, number
 
 __all__ = ["in_order", "load", "page", "print_choice", "print_figures"]
 
+#: Beginnings of the metrics that the terminal shows beside the headline.
+_SHOWN = (
+    "latency_p99",
+    "emulator_path",
+    "p50_over",
+    "gflops",
+    "in_function",
+    "daemon_rss",
+    "requests_per_hour",
+    "requests_total",
+    "usd",
+    "client_peak",
+    "cpu_s_per_1000",
+)
+
 
 def load(path: Path) -> list[Figure]:
     """Return the figures of a results file, none when there is no file."""
@@ -44,8 +59,6 @@ def print_figures(found: Sequence[Figure], rows: Sequence[Workload]) -> None:
             told = {one.metric: one for one in mine if one.system == system}
             metric = headline(row, told)
             parts = [f"{metric} {number(told[metric].value)}"] if metric else []
-            shown = [
-                name for name in told if name.startswith(("cpu_s_per_1000", "requests_total", "usd", "in_function"))
-            ]
+            shown = [name for name in told if name != metric and name.startswith(_SHOWN)]
             parts += [f"{name} {number(told[name].value)}" for name in shown]
             print(f"{row.name:18} {system:13} {'  '.join(parts)}")
