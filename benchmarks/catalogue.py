@@ -55,11 +55,10 @@ SYSTEMS: dict[str, System] = {
         title="Celery on the same SQS and S3 emulator",
     ),
     "lithops": System(venv="lithops", runner="lithops", title="Lithops, localhost"),
-    "numpy_bare": System(venv="pool", runner="bare", title="numpy in a process per slot, nothing around it"),
 }
 
 _ONE_BY_ONE = ("wren", "pool", "joblib", "ray", "dask", "celery_sqs", "lithops")
-_ALL = tuple(name for name in SYSTEMS if name != "numpy_bare")
+_ALL = tuple(SYSTEMS)
 _LOCAL = ("wren", "pool", "joblib", "ray", "dask")
 
 
@@ -222,8 +221,8 @@ def _compute() -> list[Workload]:
             name="dgemm_2048",
             title="2048² dgemm in every slot",
             kind="dgemm",
-            params={"n": 6, "size": 2048, "n_products": 6},
-            systems=("wren", "numpy_bare", "pool", "joblib", "ray", "dask"),
+            params={"n": 4, "size": 2048, "n_products": 4, "n_turns": 5},
+            systems=("wren", "pool", "joblib", "ray", "dask"),
             group="compute",
         ),
         Workload(

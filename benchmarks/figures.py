@@ -20,6 +20,7 @@ _UNITS = {
     "calls_per_s": "1/s",
     "gflops_per_slot": "GFLOPS",
     "gflops_total": "GFLOPS",
+    "bare_gflops_per_slot": "GFLOPS",
     "n_calls": "calls",
     "n_chunks": "chunks",
     "usd_per_million": "$",

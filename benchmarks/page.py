@@ -74,11 +74,15 @@ _NAMES = {
     "latency_p50_s": "p50, s",
     "latency_p99_s": "p99, s",
     "emulator_path_p50_s": "emulator's own, s",
+    "p50_over_emulator_path": "p50 ÷ emulator's own",
     "gflops_per_slot": "GFLOPS a slot",
     "gflops_total": "GFLOPS in all",
     "cpu_s_per_1000": "CPU s / 1,000 calls",
     "client_peak_rss_mb": "client's peak RSS, MB",
     "n_calls": "calls",
+    "bare_gflops_per_slot": "bare numpy beside it",
+    "gflops_over_bare": "÷ bare numpy",
+    "client_rss_over_array": "client's RSS ÷ array",
     "in_function_share": "inside the function",
     "daemon_cpu_percent": "CPU, % of a core",
     "daemon_rss_mb": "RSS, MB",
@@ -87,8 +91,11 @@ _NAMES = {
 _BESIDE = (
     "latency_p99_s",
     "emulator_path_p50_s",
+    "p50_over_emulator_path",
+    "bare_gflops_per_slot",
+    "gflops_over_bare",
     "gflops_total",
-    "in_function_share",
+    "client_rss_over_array",
     "requests_per_hour",
     "daemon_rss_mb",
 )
@@ -100,10 +107,11 @@ def _workload(row: Workload, cells: Cells) -> str:
     if not metric:
         return ""
     columns = [metric]
-    columns += [name for name in _BESIDE if any(name in told for told in mine.values())]
+    beside = (*_BESIDE, *(("in_function_share",) if row.kind in ("sleeps", "regressions") else ()))
+    columns += [name for name in beside if any(name in told for told in mine.values())]
     if row.kind in ("blobs", "shared_array") or row.name.startswith("growth"):
         columns.append("client_peak_rss_mb")
-    if row.kind not in ("latency", "idle", "first_result"):
+    if row.kind not in ("latency", "idle", "first_result", "dgemm"):
         columns.append("cpu_s_per_1000")
     columns += [] if row.kind == "idle" else ["n_calls"]
     with_ratio = metric == "calls_per_s" and "wren" in mine and len(mine) > 1

@@ -1,45 +1,47 @@
-"""numpy with nothing around it: a process per slot, one thread each, all at once. What dgemm is compared with."""
+"""numpy with nothing around it: a process per slot, its share of the cores as threads. What dgemm is compared with."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import harness
 
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 class Bare(harness.System):
     """Every process gets its share of the calls beforehand: no queue, no scheduling."""
 
-    def start(self) -> None:
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[name] = str(max(1, (os.cpu_count() or 1) // self.n_workers))
-
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         items = list(items)
-        context = multiprocessing.get_context("spawn")
-        shares = [items[number :: self.n_workers] for number in range(self.n_workers)]
-        pipes, processes = [], []
-        for share in shares:
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_run, args=(function, share, theirs))
-            process.start()
-            pipes.append(ours)
+        n_threads = str(max(1, (os.cpu_count() or 1) // self.n_workers))
+        environment = os.environ | dict.fromkeys(_THREADS, n_threads)
+        processes = []
+        for number in range(self.n_workers):
+            process = subprocess.Popen(
+                [sys.executable, __file__, "--share"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            assert process.stdin is not None
+            process.stdin.write(pickle.dumps((function, items[number :: self.n_workers])))
+            process.stdin.close()
             processes.append(process)
         results: list[Any] = [None] * len(items)
-        for number, pipe in enumerate(pipes):
-            results[number :: self.n_workers] = pipe.recv()
-        for process in processes:
-            process.join()
+        for number, process in enumerate(processes):
+            assert process.stdout is not None
+            results[number :: self.n_workers] = pickle.loads(process.stdout.read())
+            process.wait()
         return results
 
 
-def _run(function: Callable[[Any], Any], share: list[Any], pipe: Any) -> None:
-    pipe.send([function(item) for item in share])
+def _run_share() -> None:
+    function, share = pickle.loads(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(pickle.dumps([function(item) for item in share]))
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main(Bare))
+    sys.exit(_run_share() if "--share" in sys.argv else harness.main(Bare))

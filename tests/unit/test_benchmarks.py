@@ -228,7 +228,7 @@ def test_every_system_has_its_runner_and_its_pins() -> None:
 def test_workloads_name_systems_and_kinds_that_exist() -> None:
     tree = ast.parse((CHECKOUT / "benchmarks" / "peers" / "harness.py").read_text())
     (work,) = [node.value for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and node.target.id == "_WORK"]
-    kinds = {key.value for key in work.keys} | {"latency", "first_result", "idle"}
+    kinds = {key.value for key in work.keys} | {"latency", "dgemm", "first_result", "idle"}
     for quick in (True, False):
         rows = catalogue.workloads(quick=quick)
         assert len({row.name for row in rows}) == len(rows)
