@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from wren_worker.client.pacing import HOLD_TIME, NEVER, WIDEN_TIME, Pacer
-from wren_worker.protocol.model import MAX_CALLS_PER_CHUNK
 
 LATENCY = 0.02  # from a send to a slot, and back
 OVERHEAD = 0.005  # of a slot, per chunk
@@ -106,8 +105,8 @@ def test_slots_are_busy_to_the_end_and_chunks_are_few(times, n_slots, worst, mos
 
 def test_a_million_short_calls_are_a_handful_of_chunks():
     run = Run([2e-6] * 1_000_000, 2)
-    assert len(run.sizes) < 100
-    assert max(run.sizes) <= MAX_CALLS_PER_CHUNK
+    assert len(run.sizes) < 200
+    assert max(run.sizes) <= 10_000
     assert run.sizes[0] == 1  # nothing was known then
 
 

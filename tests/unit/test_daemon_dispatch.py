@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -18,10 +19,18 @@ class FakeSlot:
         self.number = number
         self.job: Any = None
         self.given: list[int] = []
+        self.since = time.monotonic()
 
     @property
     def free(self) -> bool:
         return not self.given
+
+    @property
+    def n_given(self) -> int:
+        return len(self.given)
+
+    def running(self) -> tuple[None, float] | None:
+        return (None, self.since) if self.given else None
 
     def give(self, job: Any, run: Run, frame: Any, handle: str) -> None:
         self.job = job.identity
@@ -84,3 +93,41 @@ def test_as_many_chunks_are_wanted_as_free_slots_have_nothing_to_start(rig):
     assert dispatch.wanted([holding(n_calls=1)]) == 1
     slots[0].given = [1]
     assert dispatch.wanted([]) == 1
+
+
+def test_the_next_chunk_is_fetched_shortly_before_the_slots_run_dry(rig):
+    slots, paces, dispatch = rig
+    held = holding(n_calls=40)
+    dispatch.hand_out([held])
+    assert dispatch.wanted([held]) == 0  # nobody knows how long its calls take
+    paces.note("j", 1.0)
+    assert dispatch.wanted([held]) == 0
+    assert dispatch.wanted_in([held]) == 1.0
+    held.give_up_waiting()
+    for slot in slots:
+        slot.since = SystemClock().monotonic() - 0.6
+    assert dispatch.wanted([held]) == 0
+    assert 0.1 < dispatch.wanted_in([held]) < 0.16
+    for slot in slots:
+        slot.since -= 0.2
+    assert dispatch.wanted([held]) == 1  # one of its calls alone will keep a slot busy for a second
+
+
+def test_nothing_is_fetched_ahead_of_a_call_that_takes_longer_than_its_kind(rig):
+    slots, paces, dispatch = rig
+    paces.note("j", 0.1)
+    held = holding(n_calls=2)
+    dispatch.hand_out([held])
+    assert dispatch.wanted([held]) > 0
+    slots[1].since -= 3.0
+    assert dispatch.wanted([held]) == 0
+
+
+def test_short_chunks_are_fetched_several_at_once_but_never_into_an_idle_instance(rig):
+    slots, paces, dispatch = rig
+    paces.note("j", 1e-6)
+    held = holding(n_calls=1)
+    dispatch.hand_out([held])
+    assert dispatch.wanted([held]) == 8
+    slots[0].given = []
+    assert dispatch.wanted([]) == 2  # what comes next may be of another job, and long

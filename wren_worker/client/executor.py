@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import operator
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, Literal, TypeVar, cast
 
 from wren_worker.client.future import Future
 from wren_worker.client.limits import check_limits
 from wren_worker.client.spec import Backend, JobSpec
+from wren_worker.client.streaming import stream
 from wren_worker.protocol.model import JobManifest, Limits
 
 __all__ = ["Executor"]
@@ -139,6 +140,54 @@ class Executor:
     def submit(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run ``func(*args, **kwargs)``; submits of one function that follow closely share a job."""
         return cast("Future[T]", self._backend.submit(self._spec(func), args, kwargs))
+
+    def imap(
+        self,
+        func: Callable[[Any], T],
+        iterable: Iterable[Any],
+        *,
+        window: int = 1000,
+        ordered: bool = True,
+        extra_env: Mapping[str, str] | None = None,
+        exclude_modules: Iterable[str] | None = None,
+        chunksize: int | Literal["auto"] = "auto",
+        timeout: float | None = None,
+        retries: int = 0,
+        name: str | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator of ``func(item)`` over a stream of any length, in bounded memory.
+
+        Items are read as results are taken; a call's failure is raised at its turn, and ends the iterator.
+
+        Args:
+            func: Takes one argument.
+            iterable: The items; may be endless.
+            window: How many calls may be on their way, or done and not taken yet.
+            ordered: Whether results come in the order of the items, else as they are done.
+            extra_env: As in ``map``; so are the others.
+            exclude_modules: As in ``map``.
+            chunksize: As in ``map``.
+            timeout: As in ``map``.
+            retries: As in ``map``.
+            name: As in ``map``.
+
+        Raises:
+            SerializationError: The function or an item cannot be pickled.
+            ValueError: An argument is out of its range.
+        """
+        if window < 1:
+            raise ValueError(f"window={window} is out of range; give 1 or more calls.")
+        spec = self._spec(
+            func,
+            extra_env=extra_env,
+            exclude_modules=exclude_modules,
+            # more than the window would never be there together
+            chunksize=chunksize if chunksize == "auto" else min(chunksize, window),
+            timeout=timeout,
+            retries=retries,
+            name=name,
+        )
+        return cast("Iterator[T]", stream(self._backend, spec, iterable, window=window, ordered=ordered))
 
     def close(self) -> None:
         """Wait until everything is sent, then end threads and the reply queue. Jobs go on, and futures stay good."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from wren_worker.protocol.model import MAX_CALLS_PER_CHUNK
-
 __all__ = ["HOLD_TIME", "NEVER", "WIDEN_TIME", "Pacer"]
 
 #: Seconds for which calls may wait here for outcomes, and after which more chunks go out meanwhile (then doubled).
@@ -21,6 +19,8 @@ NEVER = 2**62
 
 #: What a chunk should take, the least that is worth its requests, and what it may take before enough is known.
 _CHUNK_TIME, _LEAST_TIME, _EARLY_TIME = 1.0, 0.03, 0.1
+#: Calls of one chunk: what a daemon holds of one stays within a few megabytes, however short they are.
+_MOST_CALLS = 10_000
 #: What a call costs its slot besides running, in seconds.
 _CALL_OVERHEAD_TIME = 15e-6
 #: Chunks out at once before the number of slots is known, and per slot once it is guessed.
@@ -129,4 +129,4 @@ class Pacer:
 
 
 def _between(least: int, wanted: float) -> int:
-    return max(1, min(int(max(least, wanted)), MAX_CALLS_PER_CHUNK))
+    return max(1, min(int(max(least, wanted)), _MOST_CALLS))

@@ -138,7 +138,7 @@ class Shipping:
             QueueError: SQS did not take some of the messages.
         """
         self._encoded.wait()  # by another thread, to which it was posted first
-        manifest = self._travelling_manifest(cuts)
+        manifest = self._manifest_data if self.manifest_travels(cuts) else b""
         if not manifest:
             self._stored.wait()
             if not self._is_stored:
@@ -154,11 +154,11 @@ class Shipping:
             messages.append(OutgoingMessage(body=body, group_id=self._manifest.job_id))
         self._transport.task_queue.send(messages)
 
-    def _travelling_manifest(self, cuts: Sequence[Cut]) -> bytes:
-        """Return the manifest's bytes if it is small and not stored yet: then nobody has to wait for it."""
-        data = self._manifest_data
-        fits = len(data) + max(cut.length for cut in cuts) <= INLINE_ARGS_BYTES
-        return data if len(data) <= _TRAVELLING_MANIFEST_BYTES and fits else b""
+    def manifest_travels(self, cuts: Sequence[Cut]) -> bool:
+        """Return whether the manifest is small and not stored yet, so that these chunks bring it along."""
+        n_bytes = len(self._manifest_data)
+        fits = n_bytes + max(cut.length for cut in cuts) <= INLINE_ARGS_BYTES
+        return 0 < n_bytes <= _TRAVELLING_MANIFEST_BYTES and fits
 
     def _chunk(self, key: str, cut: Cut, *, reply_queue: str, now: float) -> Chunk:
         return Chunk(

@@ -280,8 +280,10 @@ class JobWriter:
 
     def _start(self, shipping: Shipping, tail: Batch | None, n_calls: int | None) -> None:
         segment = shipping.encode_manifest(tail, n_calls=n_calls)
-        with self._lock:
-            self._post(shipping.store_manifest, tail)
+        if tail and shipping.manifest_travels(tail.cuts):
+            self._send(shipping, segment, tail, then=shipping.store_manifest)
+            return
+        shipping.store_manifest()
         if tail:
             self._send(shipping, segment, tail)
 
@@ -289,20 +291,26 @@ class JobWriter:
         data, segment = shipping.encode_segment(batch)
         store = functools.partial(shipping.store_segment, segment, data)
         if all(map(travels_inline, batch.cuts)):
-            with self._lock:
-                self._post(store, batch)
+            self._send(shipping, segment, batch, then=store)
         else:
             store()
-        self._send(shipping, segment, batch)
+            self._send(shipping, segment, batch)
 
-    def _send(self, shipping: Shipping, segment: Segment, batch: Batch) -> None:
+    def _send(
+        self, shipping: Shipping, segment: Segment, batch: Batch, *, then: Callable[[], None] | None = None
+    ) -> None:
+        """Send a batch's messages; ``then`` stores what they brought along: first things first."""
         first_offset = segment.cuts[0].offset - batch.cuts[0].offset
         pieces = [segment.cuts[at : at + _SEND_MESSAGES] for at in range(0, len(segment.cuts), _SEND_MESSAGES)]
         work = functools.partial(self._send_piece, shipping, segment, batch.payload, first_offset)
         with self._lock:
             for piece in pieces[1:]:
                 self._post(functools.partial(work, piece), None)
-        work(pieces[0])
+        try:
+            work(pieces[0])
+        finally:
+            if then is not None:
+                then()
 
     def _send_piece(
         self, shipping: Shipping, segment: Segment, payload: bytes, first_offset: int, cuts: tuple[Cut, ...]

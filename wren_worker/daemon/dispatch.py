@@ -22,6 +22,10 @@ _MAX_BATCH = 10_000
 #: What a call costs its slot besides running, in seconds; measured on a c5-like core.
 _CALL_OVERHEAD_TIME = 15e-6
 _PACES_KEPT = 64
+#: A chunk is fetched so many seconds before the slots run dry: several round trips to SQS. More would only take work
+#: from other instances; and so many at most, because the next ones may be of another job.
+_PREFETCH_TIME = 0.1
+_PREFETCHED_PER_SLOT = 4
 
 
 @dataclass(slots=True)
@@ -66,11 +70,48 @@ class Dispatch:
         self._clock = clock
 
     def wanted(self, holdings: Sequence[Holding]) -> int:
-        """Return how many chunks the free slots can start, that nothing held can feed."""
+        """Return how many chunks to ask for: what free slots can start, and a little for those soon to be free."""
         if any(holding.cautious for holding in holdings):
             return 0
         n_free = sum(slot.free for slot in self._slots)
-        return max(0, n_free - sum(holding.n_waiting for holding in holdings))
+        n_startable = max(0, n_free - sum(holding.n_waiting for holding in holdings))
+        ahead = self._work_ahead(holdings)
+        if ahead is None or ahead >= _PREFETCH_TIME:
+            return n_startable
+        latest = holdings[-1].chunk
+        chunk_time = latest.n_calls * (self._paces.mean_time(latest.job_id) or _PREFETCH_TIME)
+        n_more = math.ceil((_PREFETCH_TIME - ahead) * len(self._slots) / chunk_time)
+        return max(n_startable, min(n_more, _PREFETCHED_PER_SLOT * len(self._slots)))
+
+    def wanted_in(self, holdings: Sequence[Holding]) -> float:
+        """Return in how many seconds there may be more wanted without any other news; at most 1."""
+        ahead = self._work_ahead(holdings)
+        return 1.0 if ahead is None or ahead < _PREFETCH_TIME else min(1.0, ahead - _PREFETCH_TIME)
+
+    def _work_ahead(self, holdings: Sequence[Holding]) -> float | None:
+        """Return for how many seconds what is held keeps the slots busy; None when nobody knows, or nothing is."""
+        if not holdings:
+            return None
+        total = 0.0
+        for holding in holdings:
+            if holding.n_waiting:
+                mean_time = self._paces.mean_time(holding.chunk.job_id)
+                if mean_time is None:
+                    return None
+                total += holding.n_waiting * mean_time
+        now = self._clock.monotonic()
+        for slot in self._slots:
+            if slot.free:
+                continue
+            mean_time = self._paces.mean_time(slot.job[0]) if slot.job else None
+            if mean_time is None:
+                return None
+            found = slot.running()
+            elapsed = now - found[1] if found else 0.0
+            if elapsed > max(2 * mean_time, _PREFETCH_TIME):
+                return None  # not one of the usual ones: it may go on for long
+            total += slot.n_given * mean_time - min(elapsed, mean_time)
+        return total / len(self._slots)
 
     def hand_out(self, holdings: Sequence[Holding]) -> None:
         """Give waiting calls to free slots, a chunk's calls to several if they are free."""

@@ -114,6 +114,7 @@ class Daemon:
         self._handle_signals()
         self._workload.publish()
         self._workload.hand_out()
+        self._workload.release_unstarted()
         self._retire()
         idle_since = self._workload.last_work if self._workload.empty else None
         n_busy = sum(not slot.free for slot in self._slots)

@@ -29,6 +29,8 @@ __all__ = ["Workload"]
 _SPLIT_AFTER_TIME = 3.0
 _WORTH_A_PUT_TIME = 0.1
 _MAX_PUT_PAUSE = 30.0
+#: A chunk that was fetched ahead goes back when no call of it could start for so long.
+_UNSTARTED_TIME = 5.0
 
 
 @dataclass(slots=True)
@@ -102,7 +104,7 @@ class Workload:
 
     @property
     def n_wanted(self) -> int:
-        """Return how many chunks the free slots can start, that nothing held can feed."""
+        """Return how many chunks to ask for."""
         return self._dispatch.wanted(self.holdings)
 
     @property
@@ -265,8 +267,17 @@ class Workload:
     # --- verbs of the loop ------------------------------------------------------------------------------------------
 
     def enforce_timeouts(self) -> float:
-        """End calls that run too long; return the seconds until the next one could."""
-        return self._timeouts.enforce(self._holdings)
+        """End calls that run too long; return the seconds until there is something to do without any news."""
+        return min(self._timeouts.enforce(self._holdings), self._dispatch.wanted_in(self.holdings))
+
+    def release_unstarted(self) -> None:
+        """Give back what was fetched ahead and is stuck behind calls that took longer than expected."""
+        now = self._clock.monotonic()
+        for holding in self.holdings:
+            waits = holding.untouched and not holding.cautious and not holding.n_outcomes
+            if waits and now - holding.held_since > _UNSTARTED_TIME and not any(slot.free for slot in self._slots):
+                self._log.event("chunk_released", job_id=holding.chunk.job_id, chunk_id=holding.chunk.chunk_id)
+                self._release(holding)
 
     def publish(self) -> None:
         """Store what can be stored, and let messages go whose calls are all covered."""

@@ -76,9 +76,13 @@ def _cores(environ: Mapping[str, str]) -> int:
     return os.cpu_count() or 1
 
 
+#: The daemon's own; MALLOC_ARENA_MAX is what supervisord.conf sets for it.
+_OWN_VARIABLES = ("WREN_", "SUPERVISOR_", "MALLOC_ARENA_MAX")
+
+
 def _slot_environ(environ: Mapping[str, str], *, run_dir: Path, threads: int) -> dict[str, str]:
     """Return what a slot's processes see: the machine's environment, without what is the daemon's own."""
-    kept = {name: value for name, value in environ.items() if not name.startswith(("WREN_", "SUPERVISOR_"))}
+    kept = {name: value for name, value in environ.items() if not name.startswith(_OWN_VARIABLES)}
     return kept | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {MARK: mark_value(run_dir)}
 
 
