@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,9 +38,22 @@ class Measurement:
 
 
 def measure(
-    chosen: Sequence[Workload], systems: Sequence[str], *, n_rounds: int, say: Callable[[str], None]
+    chosen: Sequence[Workload],
+    systems: Sequence[str],
+    *,
+    n_rounds: int,
+    say: Callable[[str], None],
+    complain: Callable[[str], None],
 ) -> Iterator[Measurement]:
-    """Run everything ``n_rounds`` times; within a round the systems take turns, so that noise hits all alike."""
+    """Run everything ``n_rounds`` times; within a round the systems take turns, so that noise hits all alike.
+
+    Args:
+        chosen: Rows.
+        systems: Columns.
+        n_rounds: How often; a workload that says so runs less often.
+        say: Told what runs now.
+        complain: Told what failed; the rest goes on.
+    """
     group_size = _GROUP
     for number in range(n_rounds):
         for group in dict.fromkeys(one.group for one in chosen):
@@ -51,14 +63,16 @@ def measure(
                 if not mine:
                     continue
                 say(f"round {number + 1}: {system}: {', '.join(one.name for one in mine)}")
-                for measurement in _run(system, mine, group_size):
+                for measurement in _run(system, mine, group_size, complain):
                     per_chunk = measurement.figures.get("calls_per_chunk", 0.0)
                     if system == "wren" and measurement.workload == "noop_20000" and per_chunk:
                         group_size = max(1, round(per_chunk))
                     yield measurement
 
 
-def _run(system: str, mine: Sequence[Workload], group_size: int) -> Iterator[Measurement]:
+def _run(
+    system: str, mine: Sequence[Workload], group_size: int, complain: Callable[[str], None]
+) -> Iterator[Measurement]:
     first = mine[0]
     needs = str(first.params.get("needs", SYSTEMS[system].needs))
     with world(needs, n_instances=first.n_instances) as around:
@@ -66,7 +80,7 @@ def _run(system: str, mine: Sequence[Workload], group_size: int) -> Iterator[Mea
             figures = idle.watch(around.sandbox, seconds=float(first.params["seconds"]))
             yield Measurement(workload=first.name, system=system, figures=figures)
             return
-        yield from _ask(system, mine, around, group_size)
+        yield from _ask(system, mine, around, group_size, complain)
 
 
 def _request(system: str, mine: Sequence[Workload], around: World, group_size: int) -> dict[str, Any]:
@@ -81,7 +95,9 @@ def _request(system: str, mine: Sequence[Workload], around: World, group_size: i
     return request | {"workloads": [one.params_for(system) for one in mine]}
 
 
-def _ask(system: str, mine: Sequence[Workload], around: World, group_size: int) -> Iterator[Measurement]:
+def _ask(
+    system: str, mine: Sequence[Workload], around: World, group_size: int, complain: Callable[[str], None]
+) -> Iterator[Measurement]:
     mark = secrets.token_hex(8)
     spec = SYSTEMS[system]
     errors = FOLDER / ".venvs" / f"{system}.log"
@@ -100,8 +116,9 @@ def _ask(system: str, mine: Sequence[Workload], around: World, group_size: int) 
         try:
             told, _ = runner.communicate(request, timeout=_RUNNER_TIMEOUT)
         except subprocess.TimeoutExpired:
-            told = ""
-            print(f"{system} did not end within {_RUNNER_TIMEOUT:.0f} s and was ended", file=sys.stderr)
+            _end(runner, mark)
+            told, _ = runner.communicate()  # what it had measured before it hung
+            complain(f"{system} did not end within {_RUNNER_TIMEOUT:.0f} s and was ended")
         finally:
             _end(runner, mark)
     told_of = set()
@@ -110,12 +127,12 @@ def _ask(system: str, mine: Sequence[Workload], around: World, group_size: int) 
         name = answer.pop("workload")
         told_of.add(name)
         if "error" in answer:
-            print(f"{system}: {name} failed: {answer['error']} (see {errors.name})", file=sys.stderr)
+            complain(f"{system}: {name} failed: {answer['error']} (see benchmarks/.venvs/{errors.name})")
         elif not answer.get("absent"):
             yield Measurement(workload=name, system=system, figures=answer)
     for one in mine:
         if one.name not in told_of:
-            print(f"{system}: {one.name} gave nothing (see {errors.name})", file=sys.stderr)
+            complain(f"{system}: {one.name} gave nothing (see benchmarks/.venvs/{errors.name})")
 
 
 def _end(runner: subprocess.Popen[str], mark: str) -> None:

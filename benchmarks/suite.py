@@ -43,19 +43,21 @@ def run(
     for venv in sorted(needed):
         install.ensure(venv)
     by_name = {row.name: row for row in rows}
-    measured = [
-        (
-            one.workload,
-            one.system,
-            figures.derive(one.figures, ideal_time=by_name[one.workload].ideal_for(one.system)),
-        )
-        for one in runs.measure(chosen, columns, n_rounds=n_rounds, say=_say)
-    ]
+    failures: list[str] = []
+    measured: list[tuple[str, str, dict[str, float]]] = []
+    try:
+        for one in runs.measure(chosen, columns, n_rounds=n_rounds, say=_say, complain=failures.append):
+            ideal_time = by_name[one.workload].ideal_for(one.system)
+            measured.append((one.workload, one.system, figures.derive(one.figures, ideal_time=ideal_time)))
+    except KeyboardInterrupt:
+        failures.append("interrupted: what had been measured until then follows")
     found = figures.figures(measured)
     report.print_figures(found, chosen)
     if write:
         _write(found, quick=quick)
-    return 0
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _say(text: str) -> None:

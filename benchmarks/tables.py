@@ -23,7 +23,8 @@ _HEADLINES = {
 
 def headline(row: Workload, told: Mapping[str, Figure]) -> str:
     """Return the metric that stands for a workload, "" when it was not measured."""
-    for metric in (*_HEADLINES.get(row.kind, ()), "calls_per_s"):
+    metrics: tuple[str, ...] = (*_HEADLINES.get(row.kind, ()), "calls_per_s")
+    for metric in metrics:
         if metric in told:
             return metric
     return ""
