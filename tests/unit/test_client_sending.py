@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
-from client_world import World, until
+from client_world import World, Worlds, until
 
 from wren_worker.client.sender import Sender
 from wren_worker.client.waiting import get_all_results
 from wren_worker.errors import WrenError
 from wren_worker.protocol.jobs import decode_manifest, decode_seal
 from wren_worker.protocol.model import manifest_key, sealed_key
-from wren_worker.protocol.wire import new_chunk_id
+from wren_worker.protocol.wire import decode_chunk, new_chunk_id
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    world = World()
+    world = Worlds.current = World()
     yield world
+    Worlds.current = None
     world.close()
 
 
@@ -69,6 +72,64 @@ def test_a_single_call_is_one_object_and_one_message(world):
     manifest, _, _, tail = decode_manifest(manifest_key(job_id), world.store.objects[manifest_key(job_id)])
     assert (manifest.n_calls, tail.n_calls, manifest.name) == (1, 1, "abs")
     assert manifest.reply_queue == world.replies[0].url
+
+
+def test_a_small_job_is_sent_before_anything_is_stored_and_brings_its_manifest(world):
+    stored = threading.Event()
+    world.store.before_put = lambda key: stored.wait(20)
+    ex = world.executor()
+    future = ex.call_async(abs, -1)
+    until(lambda: world.tasks.batches)
+    assert world.store.objects == {}
+    body = world.tasks.messages.get(timeout=20)
+    world.tasks.messages.put(body)
+    chunk, inline, manifest = decode_chunk(body)
+    assert inline is not None
+    assert decode_manifest(chunk.manifest_key, manifest)[0].n_calls == 1
+    stored.set()
+    world.run()
+    assert future.result(20) == 1
+    assert world.store.objects[chunk.manifest_key] == manifest  # anybody can send it again
+
+
+def test_what_needs_s3_is_sent_when_it_is_there(world):
+    stored = threading.Event()
+    world.store.before_put = lambda key: stored.wait(20)
+    ex = world.executor()
+    heavy = bytes(20_000)
+    futures = ex.map(lambda x: len(heavy) + len(x), [b"x" * 60_000] * 3)
+    time.sleep(0.1)
+    assert world.tasks.batches == []
+    stored.set()
+    world.run()
+    assert get_all_results(futures) == [80_000] * 3
+
+
+def test_whoever_pickles_a_future_gets_its_chunk_cut(world):
+    futures = world.executor().map(abs, range(100))
+    assert not futures[-1].running()
+    again = pickle.loads(pickle.dumps(futures[-1]))
+    world.run()
+    assert (again.result(20), futures[-1].result(20)) == (99, 99)
+
+
+def test_what_nothing_is_known_of_is_sent_all_the_same(world):
+    futures = world.executor().map(abs, range(3000))
+    until(lambda: sum(chunk.n_calls for batch in world.tasks.batches for chunk in batch) == 3000)
+    until(lambda: sealed_key(futures[0].job_id) in world.store.objects)
+    sizes = {chunk.n_calls for batch in world.tasks.batches for chunk in batch}
+    assert sizes <= {1, 2, 3}
+
+
+def test_work_for_later_is_done_later_and_before_the_sender_is_idle():
+    sender = Sender(on_death=lambda error: None, n_threads=1)
+    done: list[str] = []
+    sender.post_later(lambda: done.append("later"), delay=0.2)
+    sender.post_later(lambda: done.append("soon"), delay=0.0)
+    sender.post(lambda: done.append("now"))
+    sender.wait_until_idle()
+    assert done[-1] == "later"
+    assert sorted(done) == ["later", "now", "soon"]
 
 
 def test_submits_gather_while_a_send_is_in_the_air(world):

@@ -49,6 +49,8 @@ def test_a_head_holds_every_fact(index, status, value, more):
     expected += [more["peak_rss_bytes"], len(value), len(more["output"])]
     assert list(head) == [index, status, *expected]
     assert (data[records.STATUS_AT], data[records.FLAGS_AT]) == (status, more["flags"])
+    assert int.from_bytes(data[records.LENGTHS_AT :][:8], "little") == len(value)
+    assert int.from_bytes(data[records.LENGTHS_AT + 8 :][:4], "little") == len(more["output"])
     assert data[records.HEAD.size :] == value + more["output"]
 
 

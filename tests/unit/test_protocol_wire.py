@@ -24,7 +24,7 @@ from protocol_examples import (
 
 from wren_worker.errors import CALL_ERRORS, WireError
 from wren_worker.protocol import wire
-from wren_worker.protocol.envelope import unwrap, wrap
+from wren_worker.protocol.envelope import sha256_hex, unwrap, wrap
 from wren_worker.protocol.model import ResultObject
 from wren_worker.protocol.records import SUCCESS, iter_records, pack_record
 
@@ -60,6 +60,22 @@ def test_a_chunk_travels_with_its_arguments(data, args):
     assert wire.decode_chunk(wire.encode_chunk(chunk, args)) == (chunk, args, b"")
 
 
+@given(st.data(), packed_args(), st.binary(min_size=1), st.booleans())
+def test_a_manifest_travels_along(data, args, manifest, inline):
+    chunk = dataclasses.replace(data.draw(chunks(args)), manifest_sha256=sha256_hex(manifest))
+    given_args = args if inline else None
+    assert wire.decode_chunk(wire.encode_chunk(chunk, given_args, manifest)) == (chunk, given_args, manifest)
+
+
+@given(st.data(), packed_args(), st.binary(min_size=1))
+def test_a_changed_inline_manifest_is_refused(data, args, manifest):
+    chunk = dataclasses.replace(data.draw(chunks(args)), manifest_sha256=sha256_hex(manifest))
+    envelope = bytearray(base64.b64decode(wire.encode_chunk(chunk, args, manifest)))
+    envelope[-len(args) - data.draw(st.integers(1, len(manifest)))] ^= 1
+    with pytest.raises(WireError, match="manifest"):
+        wire.decode_chunk(base64.b64encode(envelope).decode())
+
+
 @given(chunks())
 def test_a_chunk_travels_without_its_arguments(chunk):
     assert wire.decode_chunk(wire.encode_chunk(chunk, None)) == (chunk, None, b"")
@@ -73,12 +89,12 @@ def test_a_spoiled_chunk_is_refused_or_well_formed(data, chunk):
 
 @given(st.data(), chunks())
 def test_a_chunk_with_strange_fields_is_refused_or_well_formed(data, chunk):
-    header = data.draw(spoiled_json(dataclasses.asdict(chunk) | {"inline": False}))
+    header = data.draw(spoiled_json(dataclasses.asdict(chunk) | {"inline": False, "manifest_bytes": 0}))
     check_chunk(base64.b64encode(wrap(b"WRNC", header)).decode())
 
 
 def test_every_strange_field_of_a_chunk_is_refused_or_well_formed():
-    for header in every_strange(dataclasses.asdict(example_chunk(b"")) | {"inline": False}):
+    for header in every_strange(dataclasses.asdict(example_chunk(b"")) | {"inline": False, "manifest_bytes": 0}):
         check_chunk(base64.b64encode(wrap(b"WRNC", header)).decode())
 
 

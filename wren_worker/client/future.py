@@ -261,18 +261,23 @@ class Future(concurrent.futures.Future[T]):
             logging.getLogger("wren_worker").exception("exception calling callback for %r", self)
 
     def _outcome(self, timeout: float | None) -> Loaded:
-        self._wait(timeout)
+        if self._state is not _FINISHED:
+            self._wait(timeout)
         self._seen = True
-        if self._loaded is None:
+        if self._loaded is not None:
+            return self._loaded
+        record = self._record
+        loaded = outcome.load_plain(record) if record else None
+        if loaded is None:
             record = self._completed()
             loaded = outcome.load(record, job_id=self.job_id, call_index=self.call_index)
-            with self._job.condition:
-                # two readers may both have unpickled; every reader gets the object of the first
-                if self._loaded is None:
-                    self._loaded = loaded
-                    if record is not None:
-                        self._record = outcome.without_value(record)
-        return self._loaded
+        with self._job.condition:
+            # two readers may both have unpickled; every reader gets the object of the first
+            if self._loaded is None:
+                self._loaded = loaded
+                if record is not None:
+                    self._record = outcome.without_value(record)
+            return self._loaded
 
     def _completed(self) -> bytes | None:
         """Return the record with what lies elsewhere in S3 put in."""

@@ -9,9 +9,12 @@ from wren_worker.client.resolve import ChunkBook
 from wren_worker.errors import ResultTampered, StoreError
 from wren_worker.protocol import records
 from wren_worker.protocol.envelope import sha256_hex
-from wren_worker.protocol.serialize import Loaded, load_outcome
+from wren_worker.protocol.serialize import Loaded, load_outcome, load_value
 
-__all__ = ["attempt", "complete", "load", "output", "remote_facts", "status", "without_value"]
+__all__ = ["attempt", "complete", "load", "load_plain", "output", "remote_facts", "status", "without_value"]
+
+_NO_OUTPUT = bytes(records.HEAD.size - records.LENGTHS_AT - 8)
+_NO_LENGTHS = bytes(records.HEAD.size - records.LENGTHS_AT)
 
 Fetch = Callable[[str], bytes | None]
 
@@ -51,6 +54,13 @@ def complete(record: bytes, fetch: Fetch) -> bytes | None:
     return records.HEAD.pack(*fields) + data
 
 
+def load_plain(record: bytes) -> Loaded | None:
+    """Return the value of a record that has one right in it; None for any other, or if reading it fails."""
+    if record[records.STATUS_AT] or record[records.FLAGS_AT]:
+        return None
+    return load_value(memoryview(record)[records.HEAD.size :])
+
+
 def load(record: bytes | None, *, job_id: str, call_index: int) -> Loaded:
     """Return the value or exception of a complete record; of None, that it was tampered with."""
     if record is None:
@@ -66,6 +76,8 @@ def load(record: bytes | None, *, job_id: str, call_index: int) -> Loaded:
 
 def without_value(record: bytes) -> bytes:
     """Return the record with its value bytes dropped, for when they have been loaded."""
+    if record[records.LENGTHS_AT + 8 : records.HEAD.size] == _NO_OUTPUT:
+        return record[: records.LENGTHS_AT] + _NO_LENGTHS
     fields = list(records.HEAD.unpack_from(record))
     start = records.HEAD.size + fields[9]
     fields[9] = 0

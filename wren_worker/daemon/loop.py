@@ -102,6 +102,7 @@ class Daemon:
         for slot in self._slots:
             slot.start_keeper()
         self._enter(State.RUNNING)
+        self._retire()  # orders the first poll; a tick would first wait for news
         while self._exit is None:
             self.tick()
         for slot in self._slots:

@@ -21,6 +21,7 @@ __all__ = [
     "FLAG_ELSEWHERE",
     "FLAG_OUTPUT_TRUNCATED",
     "HEAD",
+    "LENGTHS_AT",
     "OUTPUT",
     "STATUS_AT",
     "STDERR",
@@ -47,6 +48,8 @@ FLAG_OUTPUT_TRUNCATED = 2
 HEAD = struct.Struct("<IBBHHxxdddQQI4x")
 #: Where a record's status and flags lie, a byte each.
 STATUS_AT, FLAGS_AT = 4, 5
+#: Where its last fields lie: the lengths of value (8 bytes) and output (4), then 4 bytes of nothing.
+LENGTHS_AT = 44
 OUTPUT = struct.Struct("<BxxxI")
 
 

@@ -28,7 +28,7 @@ from wren_worker.errors import (
 from wren_worker.protocol import culprit, frames, records
 from wren_worker.protocol.wire import parse_error_value
 
-__all__ = ["Loaded", "PickledFunction", "dump_call", "dump_function", "load_outcome"]
+__all__ = ["Loaded", "PickledFunction", "dump_call", "dump_function", "load_outcome", "load_value"]
 
 PROTOCOL = 5
 
@@ -46,7 +46,7 @@ class PickledFunction:
     imports: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: that would treble the time to make one, a call
 class Loaded:
     """One call's outcome as Python objects: a value, or the exception to raise."""
 
@@ -141,6 +141,14 @@ def _collect_imports(code: CodeType, package: str, names: set[str]) -> None:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             _collect_imports(constant, package, names)
+
+
+def load_value(data: bytes | memoryview) -> Loaded | None:
+    """Return the value whose pickle ``data`` begins with, None if unpickling it raises."""
+    try:
+        return Loaded(value=pickle.loads(data))
+    except Exception:  # noqa: BLE001 - unpickling runs the user's code; load_outcome will say what is wrong
+        return None
 
 
 def load_outcome(status: int, value: bytes | memoryview, *, job_id: str, call_index: int) -> Loaded:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import signal
 import sys
+from collections.abc import Callable
 
 __all__ = ["Surroundings"]
 
@@ -24,13 +26,29 @@ class Surroundings:
         os.umask(self._umask)
         self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         self._entropy = random.SystemRandom()
-        self._next_seed = self._entropy.getrandbits(128)
+        self._seeded = False
+        self._watch_seeds()
+
+    def _watch_seeds(self) -> None:
+        # seeding costs more than the rest of a short call, and only a call that seeds makes it necessary
+        for name in ("seed", "setstate"):
+            setattr(random, name, self._noting(getattr(random, name)))
+
+    def _noting(self, function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def noted(*args: object, **kwargs: object) -> None:
+            self._seeded = True
+            function(*args, **kwargs)
+
+        return noted
 
     def fresh_seeds(self) -> None:
         """Seed the global generators anew: neither a neighbour's seed nor the one a fork inherited is kept."""
-        # random per child, then counted: the generator mixes neighbouring seeds into unrelated streams
-        self._next_seed += 1
-        random.seed(self._next_seed)
+        random.seed(self._entropy.getrandbits(64))
+        self._seeded = False
+        self._seed_numpy()
+
+    def _seed_numpy(self) -> None:
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:
             numpy_random.seed(self._entropy.getrandbits(32))
@@ -51,4 +69,7 @@ class Surroundings:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
         with contextlib.suppress(Exception):  # a half-imported numpy, a seed function the call replaced
-            self.fresh_seeds()
+            if self._seeded:
+                self.fresh_seeds()
+            else:
+                self._seed_numpy()  # its generators are too many doors to watch

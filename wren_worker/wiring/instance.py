@@ -92,6 +92,8 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     stop.install()
     instance_id = ImdsMetadata(environ).instance_id()
     aws = Aws(config.region, account=config.account, on_instance=True)
+    # before any other thread wants a client: nothing is received before this one is there
+    aws.sqs()
     sink = CloudWatchSink(aws, config.names.log_group, instance_id)
     names = {"instance_id": instance_id, "fleet": config.fleet}
     log = JsonLog(clock, lambda timestamp, fields: sink.put("daemon", timestamp, fields), **names)
