@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.install import FOLDER
+from benchmarks.install import CHECKOUT, FOLDER
 from wren_worker.sandbox import control
 
 __all__ = ["World", "world"]
@@ -57,7 +57,9 @@ def world(needs: str, *, n_instances: int = 0) -> Iterator[World]:
 
 def _environment(home: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
-    return kept | {"HOME": home, "TMPDIR": home, "PYTHONPATH": str(FOLDER / "peers"), "WREN_CONFIG": os.devnull}
+    # the checkout first: what lies here is measured, wherever the environment's own installation points
+    path = os.pathsep.join((str(FOLDER / "peers"), str(CHECKOUT)))
+    return kept | {"HOME": home, "TMPDIR": home, "PYTHONPATH": path, "WREN_CONFIG": os.devnull}
 
 
 def _command(environment: dict[str, str], *arguments: str) -> None:
