@@ -24,18 +24,23 @@ _READ_CALLS = 20_000
 class Wren(harness.System):
     """``options``: ``backend``, and ``sandbox``, the folder of the one that runs."""
 
-    def start(self) -> None:
-        folder = self.options.get("sandbox")
+    def __init__(self, n_workers: int, options: dict[str, Any]) -> None:
+        super().__init__(n_workers, options)
+        folder = options.get("sandbox")
         self._sandbox = control.status(Path(folder)) if folder else None
-        self._executor = wren.executor(backend=self.options.get("backend", "sqs"))
+        self._executor: Any = None
         self._futures: Sequence[Any] = ()
         self._took = 0.0
         self._floor: floor.Floor | None = None
 
+    def start(self) -> None:
+        self._executor = wren.executor(backend=self.options.get("backend", "sqs"))
+
     def close(self) -> None:
         if self._floor is not None:
             self._floor.close()
-        self._executor.close()
+        if self._executor is not None:
+            self._executor.close()
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         return self._gather(lambda: self._executor.map(function, items))
