@@ -73,7 +73,7 @@ class Workload:
     systems: tuple[str, ...]
     #: Workloads of a group run in one start of a system.
     group: str
-    #: System -> other parameters, so that slow ones end (with at least ten seconds of work).
+    #: System -> other parameters: slow ones shall end (with ten seconds of work), fast ones last long enough to time.
     fewer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     n_instances: int = N_WORKERS
     n_rounds: int = 3
@@ -114,6 +114,9 @@ def _small(*, quick: bool) -> list[Workload]:
             params={"n": 20_000},
             systems=(*fast, "pool_tuned", "celery_sqs", "lithops") if quick else _ALL,
             fewer={
+                "joblib": {"n_maps": 10},
+                "pool_tuned": {"n_maps": 10},
+                "ray_grouped": {"n_maps": 10},
                 "lithops": {"n": 8 if quick else 80},
                 "celery_sqs": {"n": 600 if quick else 6000},
                 "celery_sqs_s3": {"n": 2000},

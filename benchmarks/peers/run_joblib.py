@@ -9,29 +9,29 @@ from typing import Any
 import harness
 import tasks
 from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
+from joblib.executor import get_memmapping_executor
+from joblib.externals.loky import ProcessPoolExecutor
 
 
 class Joblib(harness.System):
-    """Batches by itself ("auto")."""
+    """Batches by itself ("auto"), anew in each map; the worker processes stay, as joblib keeps them."""
 
     def start(self) -> None:
-        self._parallel = Parallel(n_jobs=self.n_workers).__enter__()
+        self._pool = ProcessPoolExecutor(self.n_workers)  # loky's; joblib has no single calls of its own
 
     def close(self) -> None:
-        self._parallel.__exit__(None, None, None)
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        self._pool.shutdown(kill_workers=True)
+        get_memmapping_executor(self.n_workers).terminate(kill_workers=True)
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        return list(self._parallel(delayed(function)(item) for item in items))
+        return list(Parallel(n_jobs=self.n_workers)(delayed(function)(item) for item in items))
 
     def submits(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        executor = get_reusable_executor(max_workers=self.n_workers)
-        futures = [executor.submit(function, item) for item in items]
+        futures = [self._pool.submit(function, item) for item in items]
         return [future.result() for future in futures]
 
     def shared(self, array: Any, indexes: Sequence[int]) -> list[Any]:
-        return list(self._parallel(delayed(tasks.element)(array, index) for index in indexes))
+        return list(Parallel(n_jobs=self.n_workers)(delayed(tasks.element)(array, index) for index in indexes))
 
 
 if __name__ == "__main__":
