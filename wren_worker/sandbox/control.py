@@ -30,6 +30,7 @@ from wren_worker.sandbox import processes, state
 __all__ = [
     "PrivateSandbox",
     "SandboxInfo",
+    "billed_units",
     "crash",
     "default_directory",
     "down",
@@ -150,6 +151,11 @@ def machines(info: SandboxInfo) -> list[dict[str, Any]]:
 def request_counts(info: SandboxInfo) -> dict[str, int]:
     """Return how many AWS requests were made so far, by "service.Operation"."""
     return _ask(info, "GET", "requests")
+
+
+def billed_units(info: SandboxInfo) -> dict[str, int]:
+    """Return the requests as SQS and S3 would bill them: more than one for an SQS payload above 64 KiB."""
+    return _ask(info, "GET", "units")
 
 
 def set_capacity(info: SandboxInfo, limits: Mapping[str, int | None]) -> None:
