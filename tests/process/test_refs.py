@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import pickle
@@ -122,21 +123,18 @@ class Gate:
                 if "/refs/" in self.path:
                     gate.asked.set()
                     gate.open.wait(60)
-                there = http.client.HTTPConnection(host, timeout=60)
-                there.request(self.command, self.path, body, dict(self.headers))
-                answer = there.getresponse()
-                data = answer.read()
+                with contextlib.closing(http.client.HTTPConnection(host, timeout=60)) as there:
+                    there.request(self.command, self.path, body, dict(self.headers))
+                    answer = there.getresponse()
+                    data = answer.read()
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
                     if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
                         self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                try:
+                with contextlib.suppress(ConnectionError):  # whoever asked was killed
+                    self.end_headers()
                     self.wfile.write(data)
-                except ConnectionError:
-                    pass  # whoever asked was killed
-                there.close()
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
 
