@@ -172,3 +172,35 @@ def test_a_bucket_that_is_not_there_is_gone(moto_aws):
         with pytest.raises(StoreError) as failure:
             use()
         assert failure.value.gone
+
+
+def test_pieces_are_one_object(store):
+    store.put("k", [b"ab", memoryview(b"cd"), b""])
+    assert store.get("k") == b"abcd"
+    assert store.put_once("k", [b"x"]) is False
+    assert store.put_once("l", [memoryview(b"x" * 3_000_000), b"y"]) is True
+    assert store.get("l", offset=2_999_999) == b"xy"
+
+
+def test_a_buffer_is_filled_from_an_object(store):
+    store.put("k", b"0123456789")
+    target, seen = bytearray(4), []
+    assert store.fill("k", memoryview(target), offset=3, seen=lambda view: seen.append(bytes(view))) is True
+    assert bytes(target) == b"".join(seen) == b"3456"
+    assert store.fill("k", memoryview(target), offset=7) is False
+    assert store.fill("k", memoryview(target), offset=10) is False
+    assert store.fill("none", memoryview(target)) is False
+    assert store.fill("k", memoryview(bytearray())) is True
+
+
+@pytest.mark.slow
+def test_much_goes_up_in_parts_and_comes_back_in_ranges(store):
+    pieces = [bytes([number]) * 7_000_001 for number in range(6)]
+    assert store.put_once("k", pieces) is True
+    assert store.put_once("k", [b"x" * 40_000_000]) is False
+    target = bytearray(42_000_006)
+    assert store.fill("k", memoryview(target)) is True
+    assert target == b"".join(pieces)
+    assert store.get("k", offset=7_000_000, length=2) == b"\x00\x01"
+    [info] = store.list("k")
+    assert info.n_bytes == len(target)

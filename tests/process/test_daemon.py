@@ -290,3 +290,19 @@ def test_printed_lines_and_the_daemons_own_reach_cloudwatch_with_their_call(rig:
     ] == [(i, "stdout", f"line of {i}") for i in range(3)]
     daemons = rig.logs.filter_log_events(**group, logStreamNames=["i-fake-daemon"], limit=10_000)["events"]
     assert any(json.loads(event["message"]).get("job_id") == job_id for event in daemons)
+
+
+def test_large_values_leave_no_files_behind(rig: Rig):
+    rig.start()
+
+    def f(n: int) -> bytes:
+        print("x" * (2_000_000 if n == 1 else 1))  # output too can make an outcome large
+        return bytes(n)
+
+    job_id = rig.send(f, [3_000_000, 1, 5_000_000], chunksize=2)
+    found = rig.collect(job_id, 3)
+    assert all(one.flags & records.FLAG_ELSEWHERE for one in found.values())
+    rig.until(lambda: rig.depth() == (0, 0))
+    work = rig.folder / "work"
+    rig.until(lambda: not [*work.glob("slots/*/outbox/*"), *work.glob("outcomes/*")])
+    rig.until(lambda: not list(work.glob("args/*")))

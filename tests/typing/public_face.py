@@ -44,6 +44,12 @@ def a_function_s_type_is_the_future_s() -> None:
         assert_type(ex.map(lambda x: [str(x)], [1]), list[wren.Future[list[str]]])
 
 
+def what_is_put_is_a_ref(ex: wren.Executor) -> None:
+    ref = ex.put([1, 2, 3])
+    assert_type(ref, wren.Ref)
+    assert_type(ref.n_bytes, int)
+
+
 def a_future_is_the_standard_library_s(future: wren.Future[float]) -> None:
     standard: concurrent.futures.Future[float] = future
     assert_type(standard.result(), float)

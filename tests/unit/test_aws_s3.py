@@ -10,7 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
 
-from wren_worker.aws import s3, s3_multipart
+from wren_worker.aws import s3, s3_multipart, s3_ranges
 from wren_worker.aws.s3 import S3Store
 from wren_worker.aws.session import Aws
 from wren_worker.errors import StoreError
@@ -285,3 +285,79 @@ def test_a_part_that_fails_goes_again_alone_and_nothing_is_left_when_it_cannot(s
     with pytest.raises(StoreError) as caught:
         store.put_once("k", large)
     assert caught.value.denied
+
+
+# --- pieces and ranges ------------------------------------------------------------------------------------------------
+
+
+def test_pieces_are_one_object_and_are_not_copied(store, stub):
+    large = b"x" * 2_000_000
+    stub.add_client_error("put_object", "InternalError", "x", 500)
+    stub.add_response("put_object", {}, {"Bucket": "b", "Key": "k", "Body": Sent(b"head" + large)})
+    store.put("k", [b"head", memoryview(large)])
+    stub.add_response("put_object", {}, ONCE)
+    assert store.put_once("k", [b"da", b"ta"]) is True
+
+
+@pytest.mark.parametrize("lengths", [[], [1], [8], [9], [3, 0, 5], [20, 1, 7], [8, 8]])
+def test_pieces_are_cut_anew_without_a_gap(lengths):
+    data = bytes(range(100))[: sum(lengths)]
+    view, pieces = memoryview(data), []
+    for length in lengths:
+        pieces.append(view[:length])
+        view = view[length:]
+    parts = [b"".join(part) for part in s3_multipart.cut(pieces, 8)]
+    assert b"".join(parts) == data
+    assert all(len(part) == 8 for part in parts[:-1])
+    assert all(parts)
+
+
+def test_a_part_reads_as_a_file():
+    part = s3_multipart.Part([memoryview(b"ab"), memoryview(b""), memoryview(b"cde")])
+    assert [bytes(part.read(1)), bytes(part.read()), bytes(part.read())] == [b"ab", b"cde", b""]
+    assert part.tell() == len(part) == 5
+    assert part.seek(-2, 2) == 3
+    assert bytes(part.read()) == b"de"
+    assert part.seek(1) == 1
+    assert part.seek(99, 1) == 5
+
+
+def test_a_large_object_that_may_be_written_over_goes_up_in_parts(store, stub, large):
+    add_parts(stub)
+    stub.add_response("complete_multipart_upload", {}, {k: v for k, v in COMPLETE.items() if k != "IfNoneMatch"})
+    store.put("k", [b"01234", memoryview(b"56789")])
+
+
+def ranged(stub, *answers):
+    for start, data in answers:
+        request = {"Bucket": "b", "Key": "k", "Range": f"bytes={start}-{start + 3}"}
+        stub.add_response("get_object", body(data), request)
+
+
+@pytest.fixture
+def small_ranges(monkeypatch):
+    monkeypatch.setattr(s3_ranges, "RANGE_BYTES", 4)
+    monkeypatch.setattr(s3_ranges, "_THREADS", 1)  # the stub wants its requests in order
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_a_buffer_is_filled_by_ranges_that_are_seen_in_order(store, stub):
+    ranged(stub, (2, b"abcd"), (6, b"efgh"))
+    stub.add_response("get_object", body(b"i"), {"Bucket": "b", "Key": "k", "Range": "bytes=10-10"})
+    target, seen = bytearray(9), []
+    assert store.fill("k", memoryview(target), offset=2, seen=lambda view: seen.append(bytes(view))) is True
+    assert bytes(target) == b"abcdefghi"
+    assert seen == [b"abcd", b"efgh", b"i"]
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_an_object_that_is_shorter_or_gone_fills_nothing(store, stub):
+    ranged(stub, (0, b"abcd"), (4, b"e"))
+    assert store.fill("k", memoryview(bytearray(8))) is False
+    stub.add_client_error("get_object", "InvalidRange", "x", 416)
+    assert store.fill("k", memoryview(bytearray(3))) is False
+    stub.add_client_error("get_object", "NoSuchKey", "x", 404)
+    assert store.fill("k", memoryview(bytearray(3))) is False
+    stub.add_client_error("get_object", "SlowDown", "x", 503)
+    ranged(stub, (0, b"abcd"))
+    assert store.fill("k", memoryview(bytearray(4))) is True

@@ -8,11 +8,11 @@ import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from wren_worker.aws.errors import Fault, classify, error_code, explain, http_status, is_aws_error
 from wren_worker.aws.retry import Backoff
-from wren_worker.aws.s3_multipart import joined, upload
+from wren_worker.aws.s3_multipart import body_of, upload
 from wren_worker.aws.s3_ranges import fill
 from wren_worker.aws.session import Aws
 from wren_worker.clock import Clock, SystemClock
@@ -69,8 +69,7 @@ class S3Store:
         if sum(map(len, pieces)) > MULTIPART_BYTES:
             self._upload(key, pieces, once=False)
             return
-        body = joined(pieces)
-        self._try(key, lambda client: client.put_object(Bucket=self._bucket, Key=key, Body=body))
+        self._try(key, lambda client: client.put_object(Bucket=self._bucket, Key=key, Body=body_of(pieces)))
 
     def put_once(self, key: str, data: bytes | memoryview | Pieces | Path) -> bool:
         """Write an object unless the key is taken; return whether the key was free.
@@ -88,20 +87,20 @@ class S3Store:
         pieces = _pieces(data)
         if sum(map(len, pieces)) > MULTIPART_BYTES:
             return self._upload(key, pieces, once=True)
-        return self._put_body_once(key, joined(pieces))
+        return self._put_body_once(key, body_of(pieces))
 
     def _upload(self, key: str, pieces: Pieces, *, once: bool) -> bool:
         return upload(
             self._aws.s3(), self._bucket, key, pieces, once=once, attempt=lambda call: self._try(key, lambda _: call())
         )
 
-    def _put_body_once(self, key: str, body: bytes | contextlib.AbstractContextManager[object]) -> bool:
+    def _put_body_once(self, key: str, body: bytes | IO[bytes]) -> bool:
         def put(client: S3Client) -> bool:
             seek = getattr(body, "seek", None)
             if seek is not None:
                 seek(0)
             try:
-                client.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*")  # type: ignore[arg-type]
+                client.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*")
             except Exception as error:
                 if http_status(error) == 412:
                     return False

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
     from types_boto3_s3.type_defs import CompletedPartTypeDef
 
-__all__ = ["joined", "upload"]
+__all__ = ["Part", "body_of", "upload"]
 
 T = TypeVar("T")
 
@@ -34,11 +34,13 @@ class Attempt(Protocol):
         ...
 
 
-def joined(pieces: Sequence[bytes | memoryview]) -> bytes:
-    """Return the pieces in a row; a copy only if it must be one."""
+def body_of(pieces: Sequence[bytes | memoryview]) -> bytes | IO[bytes]:
+    """Return the pieces in a row as a request's body: without copying them, unless that is the cheaper way."""
     if len(pieces) == 1 and isinstance(pieces[0], bytes):
         return pieces[0]
-    return b"".join(pieces)
+    if sum(map(len, pieces)) < _READ_BYTES:
+        return b"".join(pieces)
+    return Part([memoryview(piece) for piece in pieces]).rewound()
 
 
 def cut(pieces: Sequence[bytes | memoryview], part_bytes: int) -> Iterator[list[memoryview]]:
@@ -76,7 +78,9 @@ class Part:
 
     def read(self, size: int = -1, /) -> bytes | memoryview:
         """Return the next bytes, up to a mebibyte of them: whoever sends them asks for 16 KiB, and takes what comes."""
-        size = self._n_bytes if size < 0 else max(size, _READ_BYTES)
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_READ_BYTES), b""))
+        size = max(size, _READ_BYTES)
         start = self._position
         for piece in self._pieces:
             if start < len(piece):

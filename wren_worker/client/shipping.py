@@ -21,7 +21,7 @@ from wren_worker.protocol.model import (
     manifest_key,
     sealed_key,
 )
-from wren_worker.protocol.ports import OutgoingMessage
+from wren_worker.protocol.ports import OutgoingMessage, Pieces
 from wren_worker.protocol.wire import INLINE_ARGS_BYTES, encode_chunk
 
 __all__ = ["EXPIRY_TIME", "Batch", "Shipping", "travels_inline"]
@@ -109,14 +109,14 @@ class Shipping:
             self._manifest_data = b""
             self._stored.set()
 
-    def encode_segment(self, batch: Batch) -> tuple[bytes, Segment]:
+    def encode_segment(self, batch: Batch) -> tuple[Pieces, Segment]:
         """Return chunks' arguments as the bytes of an object of their own, and where in it they lie."""
         with self._lock:
             self._n_segments += 1
             number = self._n_segments
         return encode_segment(args_key(self._manifest.job_id, number), batch.cuts, batch.payload)
 
-    def store_segment(self, segment: Segment, data: bytes) -> None:
+    def store_segment(self, segment: Segment, data: Pieces) -> None:
         """Store an encoded segment.
 
         Raises:

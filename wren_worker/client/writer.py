@@ -234,7 +234,9 @@ class JobWriter:
         shipping, is_first = self._shipping, self._shipping is None
         if shipping is None:
             shipping = self._shipping = self._prepare(frozenset(self._modules))
-        batch = Batch(cuts=tuple(self._cuts), payload=b"".join(self._parts))
+        batch = Batch(
+            cuts=tuple(self._cuts), payload=self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        )
         self._cuts, self._parts, self._part_bytes = [], [], 0
         if is_first:
             if len(batch.payload) <= TAIL_BYTES:

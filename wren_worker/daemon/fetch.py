@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -12,6 +11,10 @@ from wren_worker.errors import WrenError
 from wren_worker.protocol.ports import ObjectStore
 
 __all__ = ["Mismatch", "fetch_file"]
+
+
+#: What is fetched at a time, in ranges side by side, and so the memory that a fetch takes.
+_WINDOW_BYTES = 32 * 1024 * 1024
 
 
 class Mismatch(WrenError):
@@ -36,28 +39,23 @@ def fetch_file(store: ObjectStore, key: str, path: Path, *, length: int, sha256:
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".fetching-")
     try:
-        _reserve(descriptor, length)
-        digest = hashlib.sha256()
-        # no context manager: an error's traceback may hold views of the map a little longer
-        mapped = mmap.mmap(descriptor, length)
-        if not store.fill(key, memoryview(mapped), offset=offset, seen=digest.update):
-            raise Mismatch(f"the object {key} does not exist (any more)", key=key, missing=True)
-        if digest.hexdigest() != sha256:
-            raise Mismatch(f"the object {key} does not match its sha256", key=key, missing=False)
-        os.fchmod(descriptor, 0o400)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            digest = hashlib.sha256()
+            # through memory of this process: filling a map of the file costs a fault a page, three times the CPU
+            window = memoryview(bytearray(min(length, _WINDOW_BYTES)))
+
+            def keep(piece: memoryview) -> None:
+                digest.update(piece)
+                while piece:
+                    piece = piece[file.write(piece) :]
+
+            for at in range(0, length, _WINDOW_BYTES):
+                if not store.fill(key, window[: length - at], offset=offset + at, seen=keep):
+                    raise Mismatch(f"the object {key} does not exist (any more)", key=key, missing=True)
+            if digest.hexdigest() != sha256:
+                raise Mismatch(f"the object {key} does not match its sha256", key=key, missing=False)
+            os.fchmod(descriptor, 0o400)
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
         raise
-    finally:
-        os.close(descriptor)
-
-
-def _reserve(descriptor: int, length: int) -> None:
-    """Take the room on the disk now: writing to a map for which there is none would kill the process."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, length)
-        return
-    block = bytes(1024 * 1024)
-    for start in range(0, length, len(block)):
-        os.pwrite(descriptor, block[: length - start], start)

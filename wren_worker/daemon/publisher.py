@@ -20,7 +20,7 @@ from wren_worker.errors import QueueError, WrenError
 from wren_worker.log import EventLog
 from wren_worker.protocol import records
 from wren_worker.protocol.envelope import sha256_file
-from wren_worker.protocol.model import call_key, result_key
+from wren_worker.protocol.model import ResultObject, call_key, result_key
 from wren_worker.protocol.ports import ObjectStore, ReplySender, TaskQueue
 from wren_worker.protocol.wire import decode_result, encode_notices, encode_result
 
@@ -130,6 +130,7 @@ class Publisher:
                 found = decode_result(self._store.get(key) or b"")[0]
             # taken: by an earlier try of ours or by another, never ask which; the key alone is the truth
             self._tell(url, key, data if free else b"")
+            _drop_files(put, found)
         except (WrenError, OSError) as problem:
             error = str(problem)
         except Exception as problem:  # noqa: BLE001 - the loop must hear of it, or the chunk would never end
@@ -215,6 +216,20 @@ class Publisher:
             self._log.event("messages_not_deleted", error=str(error))
         for handle in handles:
             self._inbox.put(Removed(receipt_handle=handle, deleted=handle not in failed))
+
+
+def _drop_files(put: Put, found: ResultObject | None) -> None:
+    """Remove the files of values that are durable now, or will never be: all but of calls that need own keys yet."""
+    wanted = found.left_out if found is not None else ()
+    for record in put.records:
+        if not record[records.FLAGS_AT] & records.FLAG_ELSEWHERE:
+            continue
+        head = records.HEAD.unpack_from(record)
+        value = record[records.HEAD.size : records.HEAD.size + head[9]]
+        if b'"path"' not in value:
+            continue
+        if not any(first <= head[0] < end for first, end in wanted):
+            Path(json.loads(value)["path"]).unlink(missing_ok=True)
 
 
 def _bodies(notices: list[_Notice]) -> list[str]:

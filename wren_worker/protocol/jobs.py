@@ -58,17 +58,19 @@ def _read_cuts(values: object) -> tuple[Cut, ...]:
     return tuple(cuts)
 
 
-def encode_segment(key: str, cuts: Sequence[Cut], payload: bytes | memoryview) -> tuple[bytes, Segment]:
-    """Return the bytes of a segment object and its segment, with offsets counted from the object's start.
+def encode_segment(
+    key: str, cuts: Sequence[Cut], payload: bytes | memoryview
+) -> tuple[list[bytes | memoryview], Segment]:
+    """Return the pieces of a segment object and its segment, with offsets counted from the object's start.
 
     Args:
         key: The S3 key it will have.
         cuts: Chunks with offsets counted from the start of ``payload``.
         payload: The chunks' argument bytes in a row.
     """
-    data = wrap(_SEGMENT, {"cuts": _place_cuts(cuts, 0)}, payload)
-    shift = len(data) - len(payload)
-    return data, Segment(key=key, cuts=tuple(replace(cut, offset=cut.offset + shift) for cut in cuts))
+    head = wrap(_SEGMENT, {"cuts": _place_cuts(cuts, 0)})
+    shift = len(head)
+    return [head, payload], Segment(key=key, cuts=tuple(replace(cut, offset=cut.offset + shift) for cut in cuts))
 
 
 def decode_segment(key: str, data: bytes | memoryview) -> tuple[Segment, memoryview]:

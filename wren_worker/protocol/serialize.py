@@ -104,7 +104,7 @@ def dump_call(args: tuple[object, ...], kwargs: dict[str, object], *, call_index
     if len(data) > MAX_CALL_BYTES:
         raise SerializationError(
             f"The arguments of call {call_index} are {len(data)} bytes; one call takes up to 4 GiB. "
-            "Store large data in S3 and pass where it lies.",
+            "Pass what is large by executor.put().",
             call_index=call_index,
         )
     return data
