@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from wren_worker.errors import SerializationError
+from wren_worker.protocol.regions import without_payloads
 
 __all__ = ["MAX_ARCHIVE_BYTES", "LocalModules"]
 
@@ -43,9 +44,9 @@ class LocalModules:
 
     def mentioned(self, data: bytes | memoryview) -> set[str]:
         """Return the names of loaded local modules that a pickle (protocol 4 or later) refers to."""
-        data = bytes(data)
         # without the opcode STACK_GLOBAL a pickle refers to nothing by name; most arguments end here
-        if b"\x93" not in data:
+        data = bytes(data)
+        if b"\x93" not in data or b"\x93" not in (data := without_payloads(data)):
             return set()
         self._classify_loaded()
         return {name for name, token in list(self._tokens.items()) if token in data}

@@ -26,6 +26,7 @@ from wren_worker.errors import (
     WireError,
 )
 from wren_worker.protocol import arrival, culprit, frames, oob, records
+from wren_worker.protocol.regions import without_payloads
 from wren_worker.protocol.wire import parse_error_value
 
 __all__ = ["Loaded", "PickledFunction", "dump_call", "dump_function", "load_outcome", "load_value", "with_objects"]
@@ -97,14 +98,14 @@ def dump_call(args: tuple[object, ...], kwargs: dict[str, object], *, call_index
     """
     try:
         data = pickle.dumps((args, kwargs), PROTOCOL)
-        if b"\x93" in data and _MAIN in data:
+        if b"\x93" in data and _MAIN in without_payloads(data):
             data = cloudpickle.dumps((args, kwargs), PROTOCOL)
     except Exception:  # noqa: BLE001 - a __reduce__ may raise anything; cloudpickle has the last word
         data = _dump_by_cloudpickle(args, kwargs, call_index)
     if len(data) > MAX_CALL_BYTES:
         raise SerializationError(
             f"The arguments of call {call_index} are {len(data)} bytes; one call takes up to 4 GiB. "
-            "Pass what is large by executor.put().",
+            "Pass what executor.put(...) returns for it instead.",
             call_index=call_index,
         )
     return data
