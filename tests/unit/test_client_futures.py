@@ -17,6 +17,7 @@ from client_world import World, Worlds, until
 
 from wren_worker.client.attach import attach
 from wren_worker.client.waiting import ALWAYS, ANY_COMPLETED, as_completed, get_all_results, wait
+from wren_worker.client.watch import Watch
 from wren_worker.errors import (
     AttemptsExhausted,
     CallCancelled,
@@ -543,3 +544,23 @@ def test_arrays_of_large_values_are_used_where_they_came_in(world):
     assert (found == array).all()
     assert found.flags.writeable
     assert found.ctypes.data % 16 == 0
+
+
+def test_outcomes_may_come_while_a_wait_begins(world):
+    class Seen:
+        """A future that is looked at; meanwhile, as the collector's thread may at any step, others get outcomes."""
+
+        def __init__(self, job) -> None:
+            self._job = job
+
+        @property
+        def _state(self) -> str:
+            watch.resolved([other for other in several if other is not self])
+            return "PENDING"
+
+    job = world.executor().submit(abs, -1)._job
+    several = [Seen(job) for _ in range(5)]
+    watch = Watch(several)
+    with watch:
+        assert watch.n_pending == 0
+    assert watch.n_done == 5

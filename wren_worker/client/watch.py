@@ -29,14 +29,14 @@ class Watch:
         self.n_done = 0
 
     def __enter__(self) -> Watch:
+        futures = list(self._pending)  # from the first watcher on, the collector's thread takes from the set
         for job in self._jobs:
             with job.condition:
                 job.watchers.append(self)
         # futures that were done before, or while the watchers were put up
-        self.resolved([future for future in self._pending if future._state == "FINISHED"])
-        if self._pending:
-            for job in {future._job for future in list(self._pending)}:
-                job.source.listen()
+        self.resolved([future for future in futures if future._state == "FINISHED"])
+        for job in {future._job for future in futures if future._state != "FINISHED"}:
+            job.source.listen()
         return self
 
     def __exit__(self, *_: object) -> None:
