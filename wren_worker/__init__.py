@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         StoreError,
         WrenError,
     )
+    from wren_worker.fleet.spec import Launch
     from wren_worker.version import VERSION as __version__  # noqa: N811 - the name that tools look for
     from wren_worker.wiring.client import attach, executor
 
@@ -55,6 +56,7 @@ __all__ = [
     "FleetError",
     "Future",
     "JobIncomplete",
+    "Launch",
     "OutOfMemory",
     "QueueError",
     "ResultNotSerializable",
@@ -78,6 +80,7 @@ _HOMES = {
     "ANY_COMPLETED": "client.waiting",
     "Executor": "client.executor",
     "Future": "client.future",
+    "Launch": "fleet.spec",
     "as_completed": "client.waiting",
     "attach": "wiring.client",
     "executor": "wiring.client",
