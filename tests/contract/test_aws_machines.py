@@ -270,7 +270,7 @@ def machines_on(ec2, clock, monkeypatch):
     aws = Aws("us-east-1", account="123456789012")
     monkeypatch.setattr(aws, "ec2", lambda: ec2)
     machines = Ec2Machines(aws, "wren-x", clock=clock)
-    monkeypatch.setattr(machines, "_version", lambda request: "2")
+    monkeypatch.setattr(machines, "_choices", lambda request: [("2", [])])
     return machines
 
 

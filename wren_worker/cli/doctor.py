@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
 import click
 
@@ -28,12 +29,7 @@ def doctor(context: Context) -> None:
     except ConfigError as error:  # no region, no credentials: nothing else can be looked at
         found.append(Finding(check="credentials", verdict=Verdict.PROBLEM, text=str(error)))
         _show(context, found[-1])
-    context.output.data(
-        [
-            {"check": f.check, "verdict": f.verdict.value, "text": f.text, "mend": f.mend, "detail": f.detail}
-            for f in found
-        ]
-    )
+    context.output.data([{**asdict(finding), "verdict": finding.verdict.value} for finding in found])
     n_problems = sum(finding.verdict is Verdict.PROBLEM for finding in found)
     context.output.say(f"{n_problems} problem{'' if n_problems == 1 else 's'}")
     if n_problems:

@@ -68,8 +68,9 @@ def launch(context: Context, /, *, wait: bool, anyway: bool, **options: Any) -> 
     spec = Launch(**options)
     operator = operator_of(context)
     with reaping(context, operator):
+        notes = [*fleet_launch.remarks(spec), *operator.open_groups(spec.security_groups)]
         prices = _show_price(context, operator, spec)
-        for remark in [*fleet_launch.remarks(spec), *operator.open_groups(spec.security_groups)]:
+        for remark in notes:
             context.output.note(remark)
         report = operator.launch(spec, launch_id=secrets.token_hex(8), anyway=anyway)
         n_started = len(report.instance_ids)

@@ -23,6 +23,8 @@ _LONG_BOOT = 300.0
 #: The least that a fleet is of use with: one c5.large.
 _LEAST_VCPUS = 2
 _BLAMELESS = ("Client.UserInitiated", "Server.Spot")
+#: What a launch finds out by itself.
+_ASIDE = ("service roles", "quota")
 _ROLE_MEND = (
     "nothing to do if you may create it: the first launch does. Else somebody who may runs: "
     "aws iam create-service-linked-role --aws-service-name {}.amazonaws.com"
@@ -94,8 +96,8 @@ class Doctor:
             try:
                 yield from look()
             except WrenError as error:
-                # looking may be denied to somebody for whom all the rest works
-                make = _note if getattr(error, "denied", False) else _problem
+                # looking may be denied, or not offered in a region, and all the rest work
+                make = _note if check in _ASIDE or getattr(error, "denied", False) else _problem
                 yield make(check, f"could not be looked at: {error}", "")
 
     def _credentials(self) -> Iterator[Finding]:
@@ -218,7 +220,7 @@ class Doctor:
         yield _problem(
             "boots",
             f"{len(failed)} instances ended before their daemon reported ({reasons}); the last is {last.instance_id}",
-            f"mend the image, or what the console below complains of; {self._command('logs --stream boot')} may say more",
+            f"mend what the console below complains of; {self._command('logs --stream boot')} may say more",
             self._console(last.instance_id),
         )
 

@@ -67,11 +67,18 @@ class Pace:
             self.n_finished = n_finished_calls
             self.n_fruitless, self.interval = 0, _LAUNCH_INTERVAL
 
-    def launched(self, now: float, *, fruitless: bool) -> None:
-        """Take note of a launch that was made or tried; ``fruitless`` unless it only adds to what lives."""
+    def launched(self, now: float, *, fruitless: bool, short: bool) -> None:
+        """Take note of a launch that was made or tried.
+
+        Args:
+            now: The time.
+            fruitless: Unless it only adds to what lives.
+            short: Whether EC2 had not all that was asked for.
+        """
         self.n_fruitless += fruitless
         self.next_time = now + self.interval
-        self.interval = min(self.interval * 2, _LONGEST_LAUNCH_INTERVAL)
+        if fruitless or short:
+            self.interval = min(self.interval * 2, _LONGEST_LAUNCH_INTERVAL)
 
 
 class ElasticFleet:
@@ -173,7 +180,7 @@ class ElasticFleet:
         try:
             report = self._launch(n_missing)
         except FleetError as error:
-            self._pace.launched(self._clock.monotonic(), fruitless=False)
+            self._pace.launched(self._clock.monotonic(), fruitless=False, short=True)
             if getattr(error, "retryable", False):
                 self._say(f"{error} Trying again in {self._pace.next_time - self._clock.monotonic():.0f} s.")
                 return
@@ -183,7 +190,7 @@ class ElasticFleet:
         now = self._clock.monotonic()
         # adding to a launch that lives is growth; only one that comes after a loss may be money for nothing again
         lost = not {info.instance_id for info in alive}.issuperset(self._last)
-        self._pace.launched(now, fruitless=lost or not self._last)
+        self._pace.launched(now, fruitless=lost or not self._last, short=len(ids) < n_missing)
         self._started |= dict.fromkeys(ids, now)
         self._last = ids
         self._rate_since = None
