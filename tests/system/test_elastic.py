@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -118,3 +119,48 @@ def test_an_image_that_never_comes_up_is_not_bought_again(tmp_path: Path, monkey
         examined = world.command("doctor")
         assert examined.returncode == 1
         assert "instances ended before their daemon reported" in examined.stdout
+
+
+def test_every_command_ends_what_is_overdue_on_its_second_sight(world: World):
+    old, young = world.launch(2)
+    machines = world.operator.machines
+    machines.set_tags([old], {"wren:max-lifetime": "-1000"})  # as if it had been launched long ago
+    seen = world.command("status")
+    assert f"overdue: {old}" in seen.stderr
+    assert "first strike" in seen.stderr
+    assert "waiting for the second" in world.command("reap").stdout
+    assert world.row(old).state == "running"
+    strike = {info.instance_id: info.tags.get("wren:strike") for info in machines.instances(world.fleet)}
+    assert strike[young] is None
+    machines.set_tags([old], {"wren:strike": str(int(strike[old]) - 301)})  # and the first look five minutes ago
+    assert "ended" in world.command("ls").stderr
+    world.until(lambda: world.row(old).state == "terminated")
+    assert world.row(young).state == "running"
+    assert "nothing overdue" in world.command("reap").stdout
+
+
+def test_drain_and_doctor_as_typed(world: World):
+    examined = world.command("--json", "doctor")
+    assert examined.returncode == 0, examined.stdout
+    verdicts = {one["check"]: one["verdict"] for one in json.loads(examined.stdout)}
+    assert verdicts["setup"] == verdicts["network"] == verdicts["image"] == "ok"
+    (one,) = world.launch(1)
+    drained = world.command("terminate", one, "--drain", "--yes")
+    assert drained.returncode == 0
+    [info] = world.operator.machines.instances(world.fleet)
+    assert "wren:drain" in info.tags
+    world.operator.aws.ec2().delete_launch_template(LaunchTemplateName=world.operator.names.launch_template)
+    spoilt = world.command("doctor")
+    assert spoilt.returncode == 1
+    assert "missing: launch template" in spoilt.stdout
+    assert "setup" in spoilt.stdout
+
+
+def test_doctor_without_credentials_or_region_says_so(world: World, monkeypatch):
+    for name in world.exports:
+        monkeypatch.delenv(name, raising=False)
+    world.exports = {"WREN_FLEET": world.fleet}
+    examined = world.command("doctor")
+    assert examined.returncode == 1
+    assert "No AWS region is set" in examined.stdout
+    assert "Traceback" not in examined.stderr

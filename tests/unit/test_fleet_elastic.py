@@ -8,6 +8,7 @@ import pytest
 
 from wren_worker.errors import FleetError
 from wren_worker.fleet.elastic import ElasticFleet, instances_wanted
+from wren_worker.fleet.reap import Action, Sight
 from wren_worker.fleet.spec import Launch
 from wren_worker.protocol.ports import InstanceInfo, LaunchReport
 from wren_worker.testing import FakeClock
@@ -41,6 +42,8 @@ class World:
         self.told: list[str] = []
         self.refusal: FleetError | None = None
         self.listed = True
+        self.looks: list[float] = []
+        self.overdue: list[Sight] = []
         self.capacity = 1000
         self.tagged: dict[str, dict[str, str]] = {}
         self.fleet = ElasticFleet(
@@ -52,6 +55,7 @@ class World:
             slots=lambda: slots,
             clock=self.clock,
             tell=self.told.append,
+            reap=self.reap,
             drain_at_close=drains,
         )
 
@@ -64,6 +68,10 @@ class World:
         for one in ids:
             self.add(one)
         return LaunchReport(instance_ids=ids)
+
+    def reap(self):
+        self.looks.append(self.clock.monotonic())
+        return self.overdue
 
     def add(self, instance_id, *, state="running", python="3.11", **tags):
         self.infos[instance_id] = InstanceInfo(
@@ -246,3 +254,12 @@ def test_leaving_leaves_them_alone_unless_asked():
     world.run(5)
     world.fleet.close()
     assert world.tagged == {}
+
+
+def test_one_that_hangs_does_not_count_as_alive_for_ever():
+    world = World(max_count=1)
+    world.add("i-hangs")
+    world.overdue = [Sight(instance_id="i-hangs", reason="no sign of life", action=Action.END)]
+    world.run(1000)
+    assert len(world.looks) == 3
+    assert "overdue: i-hangs, no sign of life: ended" in world.told

@@ -115,6 +115,13 @@ def test_a_sign_of_life_takes_the_strike_away():
     assert fleet.ended == []
 
 
+def test_no_sign_of_life_excuses_age():
+    fleet = Fleet(info(1, age=9 * HOUR), heard={"i-1": NOW - 10})
+    assert fleet.look() == {"i-1": Action.STRIKE}
+    fleet.heard["i-1"] = NOW + 290
+    assert fleet.look(after=301) == {"i-1": Action.END}
+
+
 def test_an_old_strike_and_one_from_the_future_are_worth_nothing():
     for strike in (NOW - 25 * HOUR, NOW + 9999):
         fleet = Fleet(info(1, **{STRIKE_TAG: f"{strike:.0f}"}))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from wren_worker.clock import Clock
 from wren_worker.errors import FleetError, WrenError
 from wren_worker.fleet.drain import DRAIN_TAG, drain
+from wren_worker.fleet.reap import Action, Sight
 from wren_worker.fleet.spec import Launch
 from wren_worker.protocol.ports import InstanceInfo, LaunchReport, Machines
 
@@ -29,6 +30,8 @@ _FRUITLESS = 3
 _WORTH_TIME = 60.0
 #: EC2 lists a new instance within seconds; one that it does not list after so many is not there.
 _LISTING_TIME = 60.0
+#: Overdue instances are ended at the second sight, five minutes after the first.
+_REAP_INTERVAL = 310.0
 _ALIVE = ("pending", "running")
 
 
@@ -93,6 +96,7 @@ class ElasticFleet:
         slots: Returns the calls that one instance runs at a time; asked once.
         clock: The machine's clock.
         tell: Takes a line for people: money is spent, so this is never silent.
+        reap: Ends instances that should have ended themselves; one that hangs would count as alive for ever.
         drain_at_close: Whether ``close`` drains what was started.
     """
 
@@ -107,6 +111,7 @@ class ElasticFleet:
         slots: Callable[[], int],
         clock: Clock,
         tell: Callable[[str], None],
+        reap: Callable[[], Sequence[Sight]] = tuple,
         drain_at_close: bool = False,
     ) -> None:
         self._machines = machines
@@ -117,6 +122,8 @@ class ElasticFleet:
         self._ask_slots = slots
         self._clock = clock
         self._tell = tell
+        self._reap = reap
+        self._next_reap_time = clock.monotonic() + _REAP_INTERVAL
         self._drain_at_close = drain_at_close
         self._slots: int | None = None
         self._started: dict[str, float] = {}  # instance id -> when, for the drain and for what EC2 does not list yet
@@ -141,6 +148,7 @@ class ElasticFleet:
             self._pace.finished(n_finished_calls)
             now = self._clock.monotonic()
             try:
+                self._look_for_overdue(now)
                 alive = self._alive()
             except FleetError as error:
                 self._say(f"the fleet's instances cannot be listed, trying again: {error}")
@@ -223,6 +231,14 @@ class ElasticFleet:
         ]
         fresh = self._clock.monotonic() - _LISTING_TIME
         return alive + [_unlisted(one) for one, when in self._started.items() if one not in known and when > fresh]
+
+    def _look_for_overdue(self, now: float) -> None:
+        if now < self._next_reap_time:
+            return
+        self._next_reap_time = now + _REAP_INTERVAL
+        for sight in self._reap():
+            if sight.action in (Action.END, Action.FAILED):
+                self._say(f"overdue: {sight.instance_id}, {sight.reason}: {sight.action.value} {sight.detail}".rstrip())
 
     def _learn(self, now: float, n_finished: int, n_alive: int) -> None:
         """Learn how many calls one instance finishes in a second, while their number stays the same."""

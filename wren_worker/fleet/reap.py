@@ -30,6 +30,7 @@ _BOOT_GRACE = 300.0
 _USUAL_BOOT = 900.0
 #: The second look: not sooner, since both may see one passing trouble; not much later, since the first is stale then.
 _STRIKE_AGE, _STRIKE_LIFE = 300.0, 24 * 3600.0
+_LIVING = ("pending", "running")
 
 
 class Action(Enum):
@@ -60,15 +61,24 @@ def judge(info: InstanceInfo, state_timestamp: float | None, *, known: bool, tim
         known: Whether that could be asked at all; what is not known is no evidence.
         timestamp: Now.
     """
+    return _overdue(info, timestamp) or (_silent(info, state_timestamp, timestamp) if known else "")
+
+
+def _overdue(info: InstanceInfo, timestamp: float) -> str:
+    """Return what stands against an instance however alive it is."""
     age = timestamp - info.launch_timestamp
     if info.state == "stopped":
         return "stopped instead of terminated: its disk is still paid for"
-    if info.state not in ("pending", "running"):
-        return ""
     lifetime = _seconds(info.tags, LIFETIME_TAG)
-    if lifetime is not None and age > lifetime + _AGE_GRACE:
+    if info.state in _LIVING and lifetime is not None and age > lifetime + _AGE_GRACE:
         return f"{_long(age)} old, of {_long(lifetime)} that it may live"
-    if not known:
+    return ""
+
+
+def _silent(info: InstanceInfo, state_timestamp: float | None, timestamp: float) -> str:
+    """Return what a sign of life would refute."""
+    age = timestamp - info.launch_timestamp
+    if info.state not in _LIVING:
         return ""
     if state_timestamp is None:
         deadline = (_seconds(info.tags, BOOT_TAG) or _USUAL_BOOT) + _BOOT_GRACE
@@ -104,8 +114,9 @@ def reap(machines: Machines, store: ObjectStore, fleet: str, *, timestamp: float
 def _act(machines: Machines, info: InstanceInfo, reason: str, *, seen: float | None, timestamp: float) -> Sight:
     struck = _seconds(info.tags, STRIKE_TAG)
     since = None if struck is None else timestamp - struck
-    # a daemon that was heard of after the strike took it away
-    if struck is None or since is None or not 0 <= since <= _STRIKE_LIFE or (seen is not None and seen > struck):
+    # a daemon that was heard of after a strike for its silence took it away
+    answered = struck is not None and seen is not None and seen > struck and not _overdue(info, timestamp)
+    if since is None or not 0 <= since <= _STRIKE_LIFE or answered:
         machines.set_tags([info.instance_id], {STRIKE_TAG: f"{timestamp:.0f}"})
         return Sight(instance_id=info.instance_id, reason=reason, action=Action.STRIKE)
     if since < _STRIKE_AGE:

@@ -43,6 +43,7 @@ def elastic(operator: Operator, spec: Launch, *, terminate_on_exit: bool) -> Ela
         slots=lambda: _slots(operator, spec),
         clock=operator.clock,
         tell=_tell,
+        reap=operator.reap,
         drain_at_close=terminate_on_exit,
     )
 
