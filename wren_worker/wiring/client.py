@@ -147,7 +147,7 @@ def _transport(settings: Settings, spec: Launch | None = None, *, terminate_on_e
         task_queue=operator.task_queue,
         store=operator.store,
         new_reply_queue=lambda: create_reply_queue(operator.aws, names, secrets.token_hex(8)),
-        why_nothing_runs=operator.why_nothing_runs,
+        why_nothing_runs=functools.partial(operator.why_nothing_runs, starts_own=spec is not None),
         describe=f"backend {what}, fleet '{names.fleet}', {operator.place}",
         restore=restore_future,
         clock=operator.clock,

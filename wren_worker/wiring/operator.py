@@ -122,8 +122,13 @@ class Operator:
         """Return how many messages wait and how many are held."""
         return self.task_queue.depth()
 
-    def why_nothing_runs(self) -> str:
+    def why_nothing_runs(self, *, starts_own: bool = False) -> str:
         """Return one sentence for somebody whose calls do not come back, "" when there is nothing to say."""
         return why_nothing_runs(
-            self.roster(), self.depth(), fleet=self.names.fleet, python=self.python, place=self.place
+            self.roster(),
+            self.depth(),
+            fleet=self.names.fleet,
+            python=self.python,
+            place=self.place,
+            starts_own=starts_own,
         )
