@@ -9,6 +9,7 @@ from typing import Any
 
 from wren_worker.aws.errors import Fault, classify, error_code, explain, is_aws_error
 from wren_worker.aws.network import Network
+from wren_worker.aws.removal import remove_bucket, remove_profile, remove_queue, remove_role
 from wren_worker.aws.retry import Backoff
 from wren_worker.aws.session import Aws
 from wren_worker.clock import Clock, SystemClock
@@ -92,11 +93,11 @@ class AwsProvisioner:
             self._remove_groups(resource)
             return
         removers: dict[Kind, Callable[[str], None]] = {
-            Kind.BUCKET: self._remove_bucket,
-            Kind.QUEUE: self._remove_queue,
+            Kind.BUCKET: lambda name: remove_bucket(self._aws, name),
+            Kind.QUEUE: lambda name: remove_queue(self._aws, name),
             Kind.LOG_GROUP: lambda name: _drop(self._aws.logs().delete_log_group(logGroupName=name)),
-            Kind.ROLE: self._remove_role,
-            Kind.PROFILE: self._remove_profile,
+            Kind.ROLE: lambda name: remove_role(self._aws, name),
+            Kind.PROFILE: lambda name: remove_profile(self._aws, name),
             Kind.TEMPLATE: lambda name: _drop(self._aws.ec2().delete_launch_template(LaunchTemplateName=name)),
         }
         try:
@@ -259,22 +260,6 @@ class AwsProvisioner:
         if vpc_id:  # elsewhere a launch makes it, in the VPC of its subnets
             network.group(vpc_id)
 
-    # --- removing -----------------------------------------------------------------------------------------------------
-
-    def _remove_bucket(self, name: str) -> None:
-        s3 = self._aws.s3()
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
-            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
-            if keys:
-                s3.delete_objects(Bucket=name, Delete=_as_any({"Objects": keys, "Quiet": True}))
-        for upload in s3.list_multipart_uploads(Bucket=name).get("Uploads", []):
-            s3.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
-        s3.delete_bucket(Bucket=name)
-
-    def _remove_queue(self, name: str) -> None:
-        sqs = self._aws.sqs()
-        sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=name)["QueueUrl"])
-
     def _remove_groups(self, resource: Resource) -> None:
         try:
             for group in self._network(resource).groups():
@@ -287,18 +272,6 @@ class AwsProvisioner:
                 )
         except Exception as error:
             raise _told(resource, "remove", error) from error
-
-    def _remove_role(self, name: str) -> None:
-        iam = self._aws.iam()
-        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
-            iam.delete_role_policy(RoleName=name, PolicyName=policy)
-        iam.delete_role(RoleName=name)
-
-    def _remove_profile(self, name: str) -> None:
-        iam = self._aws.iam()
-        for role in iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
-            iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role["RoleName"])
-        iam.delete_instance_profile(InstanceProfileName=name)
 
 
 def _as_any(value: Any) -> Any:

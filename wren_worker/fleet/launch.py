@@ -67,22 +67,7 @@ def launch(
     """
     remarks(spec)
     image = choose_image(machines, python, wanted=spec.image)
-    config = InstanceConfig(
-        fleet=names.fleet,
-        account=names.account,
-        region=names.region,
-        python=python,
-        slots=str(spec.slots),
-        idle_timeout=spec.idle_timeout,
-        max_lifetime=spec.max_lifetime,
-        lease_time=spec.lease_time,
-        stale_timeout=spec.stale_timeout,
-        boot_timeout=spec.boot_timeout,
-        deadman_interval=spec.deadman_interval,
-        # no launch id: it is a tag, and here it would make a template version of every launch
-        version=VERSION,
-    )
-    text = user_data(config, image)
+    text = user_data(_config(spec, names, python), image)
     recipe = hashlib.sha256(f"{image.image_id}\0{text}".encode()).hexdigest()[:16]
     if store is not None and not anyway:
         check_boots(machines, store, names.fleet, recipe=recipe)
@@ -107,6 +92,24 @@ def launch(
                 "wren:recipe": recipe,
             },
         )
+    )
+
+
+def _config(spec: Launch, names: Names, python: str) -> InstanceConfig:
+    return InstanceConfig(
+        fleet=names.fleet,
+        account=names.account,
+        region=names.region,
+        python=python,
+        slots=str(spec.slots),
+        idle_timeout=spec.idle_timeout,
+        max_lifetime=spec.max_lifetime,
+        lease_time=spec.lease_time,
+        stale_timeout=spec.stale_timeout,
+        boot_timeout=spec.boot_timeout,
+        deadman_interval=spec.deadman_interval,
+        # no launch id: it is a tag, and here it would make a template version of every launch
+        version=VERSION,
     )
 
 

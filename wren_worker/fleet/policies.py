@@ -82,10 +82,39 @@ def role_commands(names: Names) -> list[str]:
     ]
 
 
+def _roles(names: Names) -> list[dict[str, object]]:
+    iam = f"arn:aws:iam::{names.account}"
+    return [
+        {
+            "Sid": "Role",
+            "Action": [
+                "iam:CreateRole",
+                "iam:DeleteRole",
+                "iam:GetRole",
+                "iam:PutRolePolicy",
+                "iam:DeleteRolePolicy",
+                "iam:ListRolePolicies",
+                "iam:PassRole",
+            ],
+            "Resource": f"{iam}:role/{names.instance_role}",
+        },
+        {
+            "Sid": "Profile",
+            "Action": [
+                "iam:CreateInstanceProfile",
+                "iam:DeleteInstanceProfile",
+                "iam:GetInstanceProfile",
+                "iam:AddRoleToInstanceProfile",
+                "iam:RemoveRoleFromInstanceProfile",
+            ],
+            "Resource": f"{iam}:instance-profile/{names.instance_role}",
+        },
+    ]
+
+
 def setup_policy(names: Names) -> Policy:
     """Return what ``setup`` and ``teardown`` need, beside what a client does."""
     ec2 = f"arn:aws:ec2:{names.region}:{names.account}"
-    iam = f"arn:aws:iam::{names.account}"
     return _document(
         {
             "Sid": "Queues",
@@ -122,30 +151,7 @@ def setup_policy(names: Names) -> Policy:
             "Action": ["logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy"],
             "Resource": f"arn:aws:logs:{names.region}:{names.account}:log-group:{names.log_group}*",
         },
-        {
-            "Sid": "Role",
-            "Action": [
-                "iam:CreateRole",
-                "iam:DeleteRole",
-                "iam:GetRole",
-                "iam:PutRolePolicy",
-                "iam:DeleteRolePolicy",
-                "iam:ListRolePolicies",
-                "iam:PassRole",
-            ],
-            "Resource": f"{iam}:role/{names.instance_role}",
-        },
-        {
-            "Sid": "Profile",
-            "Action": [
-                "iam:CreateInstanceProfile",
-                "iam:DeleteInstanceProfile",
-                "iam:GetInstanceProfile",
-                "iam:AddRoleToInstanceProfile",
-                "iam:RemoveRoleFromInstanceProfile",
-            ],
-            "Resource": f"{iam}:instance-profile/{names.instance_role}",
-        },
+        *_roles(names),
         {
             "Sid": "MakeTemplateAndGroup",
             "Action": [

@@ -170,7 +170,9 @@ def teardown(provisioner: Provisioner, names: Names, *, last_fleet: bool, dry_ru
         FleetError: AWS refused one; those before it are gone.
     """
     replies = [Resource(kind=Kind.QUEUE, name=name) for name in provisioner.queues(names.reply_queue(""))]
-    for resource in [*replies, *reversed(plan(names))]:
+    # the security group last: it stays in use until the last instance is gone
+    order = sorted(plan(names)[::-1], key=lambda resource: resource.kind is Kind.GROUP)
+    for resource in [*replies, *order]:
         if not provisioner.exists(resource):
             continue
         if resource.kind is Kind.LOG_GROUP and not last_fleet:
