@@ -171,8 +171,8 @@ def teardown(provisioner: Provisioner, names: Names, *, last_fleet: bool, dry_ru
     """
     replies = [Resource(kind=Kind.QUEUE, name=name) for name in provisioner.queues(names.reply_queue(""))]
     # the security group last: it stays in use until the last instance is gone
-    order = sorted(plan(names)[::-1], key=lambda resource: resource.kind is Kind.GROUP)
-    for resource in [*replies, *order]:
+    *others, group = plan(names)
+    for resource in [*replies, *reversed(others), group]:
         if not provisioner.exists(resource):
             continue
         if resource.kind is Kind.LOG_GROUP and not last_fleet:
