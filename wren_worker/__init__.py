@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         StoreError,
         WrenError,
     )
+    from wren_worker.fleet.spec import Launch
     from wren_worker.protocol.refs import Ref
     from wren_worker.version import VERSION as __version__  # noqa: N811 - the name that tools look for
     from wren_worker.wiring.client import attach, executor
@@ -57,6 +58,7 @@ __all__ = [
     "FleetError",
     "Future",
     "JobIncomplete",
+    "Launch",
     "OutOfMemory",
     "QueueError",
     "Ref",
@@ -83,6 +85,7 @@ _HOMES = {
     "Executor": "client.executor",
     "Future": "client.future",
     "Ref": "protocol.refs",
+    "Launch": "fleet.spec",
     "as_completed": "client.waiting",
     "attach": "wiring.client",
     "executor": "wiring.client",

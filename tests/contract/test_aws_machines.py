@@ -8,10 +8,12 @@ import secrets
 import pytest
 
 from wren_worker.aws.ec2 import Ec2Machines
+from wren_worker.aws.network import Network
 from wren_worker.aws.provision import AwsProvisioner
 from wren_worker.aws.session import Aws
 from wren_worker.config import Names
 from wren_worker.errors import FleetError
+from wren_worker.fleet.drain import drain
 from wren_worker.fleet.setup import plan, setup, teardown
 from wren_worker.protocol.ports import InstanceRequest
 from wren_worker.protocol.provision import Kind
@@ -193,6 +195,88 @@ def test_the_root_disk_has_the_images_own_name(mended, tiny):
     assert disk["Ebs"]["VolumeSize"] >= 30
 
 
+def test_a_launch_is_spread_over_the_zones_and_nothing_is_let_in(mended, tiny):
+    aws, names, machines = mended
+    machines.launch(request_of(names, tiny, count=4, instance_types=("c5.large", "m5.large")))
+    found = machines.instances(names.fleet)
+    assert len({info.zone for info in found}) > 1
+    versions = aws.ec2().describe_launch_template_versions(LaunchTemplateName=names.launch_template, Versions=["2"])
+    [interface] = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]["NetworkInterfaces"]
+    assert interface["AssociatePublicIpAddress"] is True  # the default VPC has no NAT
+    [group] = aws.ec2().describe_security_groups(GroupIds=interface["Groups"])["SecurityGroups"]
+    assert group["GroupName"] == names.launch_template
+    assert group["IpPermissions"] == []
+    assert group["IpPermissionsEgress"] != []
+    details = aws.ec2().describe_instances(InstanceIds=[found[0].instance_id])["Reservations"][0]["Instances"][0]
+    assert details["PublicIpAddress"]
+
+
+def test_a_vpc_of_ones_own_has_its_own_group_and_needs_no_addresses_behind_a_nat(mended, tiny):
+    aws, names, machines = mended
+    ec2 = aws.ec2()
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24")["Subnet"]["SubnetId"]
+    with pytest.raises(FleetError, match=f"Nothing gets out of {subnet}"):
+        machines.launch(request_of(names, tiny, count=1, subnet_ids=(subnet,)))
+    nat = ec2.create_nat_gateway(SubnetId=subnet, ConnectivityType="private")["NatGateway"]["NatGatewayId"]
+    [table] = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", NatGatewayId=nat)
+    [one] = machines.launch(request_of(names, tiny, count=1, subnet_ids=(subnet,))).instance_ids
+    details = ec2.describe_instances(InstanceIds=[one])["Reservations"][0]["Instances"][0]
+    assert details["SubnetId"] == subnet
+    assert "PublicIpAddress" not in details
+    groups = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": [names.launch_template]}])
+    assert {group["VpcId"] for group in groups["SecurityGroups"]} >= {vpc}
+    # a group of the user's own is taken instead
+    own = ec2.create_security_group(GroupName=f"own-{names.fleet}", Description="d", VpcId=vpc)["GroupId"]
+    machines.launch(request_of(names, tiny, count=1, subnet_ids=(subnet,), security_group_ids=(own,)))
+    versions = ec2.describe_launch_template_versions(LaunchTemplateName=names.launch_template)
+    data = [one["LaunchTemplateData"].get("NetworkInterfaces") for one in versions["LaunchTemplateVersions"]]
+    assert [[own]] == [one[0]["Groups"] for one in data if one and one[0]["Groups"] == [own]]
+
+
+def test_a_group_that_lets_something_in_is_seen(mended):
+    aws, names, _ = mended
+    ec2 = aws.ec2()
+    group = ec2.create_security_group(GroupName=f"open-{names.fleet}", Description="d")["GroupId"]
+    network = Network(aws, group=names.launch_template, fleet=names.fleet)
+    assert network.open_groups([group]) == []
+    permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[permission])
+    assert network.open_groups([group]) == [group]
+
+
+def test_types_are_described_in_order_and_a_wrong_one_is_named(mended):
+    _, _, machines = mended
+    large, amd = machines.describe_types(["c5.xlarge", "c5a.large"])
+    assert (large.name, large.n_vcpus, large.memory_bytes) == ("c5.xlarge", 4, 8 << 30)
+    assert (amd.manufacturer, amd.architectures) == ("AMD", ("x86_64",))
+    with pytest.raises(FleetError, match=r"c5\.nonsense"):
+        machines.describe_types(["c5.xlarge", "c5.nonsense"])
+
+
+def test_a_price_of_twenty_years_ago_is_none(mended):
+    _, _, machines = mended
+    assert machines.spot_prices(["c5.large"]) == {}
+
+
+def test_a_stock_image_is_found_by_owner_and_name(aws):
+    known = [one for one in aws.ec2().describe_images()["Images"] if one.get("Architecture") == "x86_64"]
+    wanted = next(one for one in known if one.get("RootDeviceType") == "ebs" and "ubuntu" in one["Name"])
+    machines = Ec2Machines(aws, "any")
+    pattern = f"{wanted['Name'][:-4]}*"
+    assert machines.find_stock_image(wanted["OwnerId"], pattern) == wanted["ImageId"]
+    # anybody may take the name
+    assert machines.find_stock_image("136693071363", pattern) is None
+
+
+def test_a_daemon_hears_of_its_own_draining_alone(mended, tiny):
+    _, names, machines = mended
+    started = machines.launch(request_of(names, tiny)).instance_ids
+    assert drain(machines, started, timestamp=5.0) == {}
+    assert {info.tags["wren:drain"] for info in machines.instances(names.fleet)} == {"5"}
+
+
 def test_nothing_started_is_an_error_with_reasons(mended, tiny):
     _, names, machines = mended
     with pytest.raises(FleetError, match="No instance was started") as caught:
@@ -270,7 +354,7 @@ def machines_on(ec2, clock, monkeypatch):
     aws = Aws("us-east-1", account="123456789012")
     monkeypatch.setattr(aws, "ec2", lambda: ec2)
     machines = Ec2Machines(aws, "wren-x", clock=clock)
-    monkeypatch.setattr(machines, "_version", lambda request: "2")
+    monkeypatch.setattr(machines, "_choices", lambda request: [("2", [])])
     return machines
 
 

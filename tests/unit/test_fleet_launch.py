@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -10,11 +11,14 @@ import yaml
 from wren_worker.config import InstanceConfig, Names, load_instance_config
 from wren_worker.errors import ConfigError, FleetError
 from wren_worker.fleet import userdata
-from wren_worker.fleet.launch import launch
-from wren_worker.fleet.prices import price_per_hour
+from wren_worker.fleet.breaker import failed_boots
+from wren_worker.fleet.images import choose_image
+from wren_worker.fleet.launch import launch, remarks
+from wren_worker.fleet.prices import ceiling, price_per_hour, price_table
 from wren_worker.fleet.spec import Launch, parse_time
 from wren_worker.fleet.userdata import MAX_USER_DATA_BYTES, render
-from wren_worker.protocol.ports import LaunchReport
+from wren_worker.protocol.ports import InstanceInfo, LaunchReport, TypeInfo
+from wren_worker.testing import MemoryStore
 
 NAMES = Names(fleet="default", account="123456789012", region="us-east-1")
 CONFIG = InstanceConfig(fleet="default", account="123456789012", region="us-east-1", python="3.11")
@@ -23,12 +27,17 @@ CONFIG = InstanceConfig(fleet="default", account="123456789012", region="us-east
 class Machines:
     """Takes launches down."""
 
-    def __init__(self, image="ami-own"):
+    def __init__(self, image="ami-own", stock=None):
         self.image = image
+        self.stock = stock
         self.requests = []
 
     def find_image(self, python):
         return self.image
+
+    def find_stock_image(self, owner, name_pattern):
+        self.stock_sought = (owner, name_pattern)
+        return self.stock
 
     def launch(self, request):
         self.requests.append(request)
@@ -55,7 +64,14 @@ def test_what_is_no_time(text):
         ({"count": 0}, "count=0"),
         ({"count": -1}, "count=-1"),
         ({"count": 100_000}, "count=100000"),
-        ({"types": ()}, "--type"),
+        ({"type": "big"}, "'big' is no instance type"),
+        ({"type": ("c5.large", 3)}, "'3' is no instance type"),
+        ({"type": "c5.large", "types": ("m5.large",)}, "different things"),
+        ({"max_count": 0}, "max_count=0"),
+        ({"count": 4, "max_count": 3}, "more than max_count=3"),
+        ({"count": True}, "count=True"),
+        ({"subnets": "subnet-1"}, "subnets='subnet-1' is one text"),
+        ({"security_groups": (1,)}, "security_groups"),
         ({"slots": "many"}, "many"),
         ({"slots": "0"}, "slots"),
         ({"slots": "-1"}, "slots"),
@@ -143,3 +159,148 @@ def test_user_data_that_ec2_would_refuse_is_refused_here():
 )
 def test_prices(instance_type, price):
     assert price_per_hour(instance_type) == price
+
+
+# --- what users write -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Launch(type="c5.large", max_count=3),
+        Launch(type=["c5.large"], max_count=3),
+        Launch(types=("c5.large",), count=3),
+        Launch(type=["c5.large", "c5.large"], count=3),
+    ],
+)
+def test_one_launch_in_several_words(spec):
+    assert (spec.types, spec.type, spec.n_wanted, spec.n_most) == (("c5.large",), ("c5.large",), 3, 3)
+
+
+def test_a_part_of_a_launch_keeps_its_bound():
+    part = dataclasses.replace(Launch(type="c5.large", max_count=16, spot=True, slots=2), count=5)
+    assert (part.n_wanted, part.n_most, part.spot, part.slots) == (5, 16, True, "2")
+
+
+def test_instances_know_on_their_own_tags_when_they_should_be_over():
+    machines = Machines()
+    launch(machines, Launch(max_lifetime=7200.0, boot_timeout=600.0), NAMES, python="3.11", launch_id="a")
+    [request] = machines.requests
+    assert (request.tags["wren:max-lifetime"], request.tags["wren:boot-timeout"]) == ("7200", "600")
+
+
+def test_arm_is_refused_and_amd_is_remarked():
+    for kind in ("c6g.large", "c7gn.large", "t4g.small", "a1.large"):
+        with pytest.raises(ConfigError, match="ARM"):
+            remarks(Launch(type=kind))
+    assert "MKL" in remarks(Launch(type=["c6a.large", "c5.large"]))[0]
+    assert remarks(Launch(type=["c5.large", "g5.xlarge", "c7i-flex.large", "m6i.large"])) == []
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_an_image_of_ones_own_the_publishers_stock_image_is_taken():
+    machines = Machines(image=None, stock="ami-debian")
+    image = choose_image(machines, "3.11")
+    assert (image.image_id, image.stock) == ("ami-debian", True)
+    assert machines.stock_sought == ("136693071363", "debian-12-amd64-*")  # by owner: anybody may take the name
+    told = []
+    launch(
+        machines, Launch(), NAMES, python="3.11", launch_id="a", user_data=lambda config, it: told.append(it) or "data"
+    )
+    assert told == [image]
+    assert machines.requests[0].user_data == "data"
+
+
+def test_a_python_that_no_image_has_is_a_sentence():
+    with pytest.raises(FleetError, match=r"no stock image is known .* image build"):
+        choose_image(Machines(image=None), "3.10")
+    with pytest.raises(FleetError, match=r"Ubuntu 24\.04 is not offered"):
+        choose_image(Machines(image=None), "3.12")
+
+
+# --- prices ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_bound_of_a_launch():
+    rows = price_table(["c5.large", "c5.xlarge"], [], {})
+    text = ceiling(Launch(type=["c5.large", "c5.xlarge"], max_lifetime=7200.0), rows, count=10)
+    assert text == (
+        "10 × c5.large or c5.xlarge: at most $1.70 an hour (on demand in us-east-1) and $3.40 over the 2 h that they "
+        "may live"
+    )
+    spot = price_table(["c5.large"], [], {"c5.large": (0.03, 0.04)})
+    assert "$0.40 an hour (today's spot price)" in ceiling(Launch(type="c5.large", spot=True), spot, count=10)
+    assert "not in the price table" in ceiling(Launch(type="x9.huge"), price_table(["x9.huge"], [], {}), count=1)
+    assert "not in the price table" in ceiling(
+        Launch(type=["c5.large", "x9.huge"]), price_table(["c5.large", "x9.huge"], [], {}), count=1
+    )
+
+
+def test_the_price_table_says_what_a_type_is():
+    info = TypeInfo(name="c6a.large", n_vcpus=2, memory_bytes=4 << 30, manufacturer="AMD")
+    [row] = price_table(["c6a.large"], [info], {"c6a.large": (0.02, 0.03)})
+    assert (row.n_vcpus, row.memory_gib, row.on_demand, row.spot) == (2, 4.0, 0.0765, (0.02, 0.03))
+    assert "MKL" in row.note
+
+
+# --- the circuit breaker --------------------------------------------------------------------------------------------
+
+
+class Boots(Machines):
+    """A fleet whose past is known."""
+
+    def __init__(self, *infos):
+        super().__init__()
+        self.infos = infos
+
+    def instances(self, fleet, *, alive_only=True):
+        return list(self.infos)
+
+    def console_output(self, instance_id):
+        return "booting\nModuleNotFoundError: wren_worker\n"
+
+
+def past(number, *, recipe, state="terminated", code="Client.InstanceInitiatedShutdown"):
+    return InstanceInfo(
+        instance_id=f"i-{number}",
+        instance_type="c5.large",
+        state=state,
+        launch_timestamp=float(number),
+        state_reason_code=code,
+        tags={"wren:recipe": recipe},
+    )
+
+
+def recipe_of(spec):
+    machines = Machines()
+    launch(machines, spec, NAMES, python="3.11", launch_id="a")
+    return machines.requests[0].tags["wren:recipe"]
+
+
+def test_what_never_came_up_is_not_bought_again():
+    recipe = recipe_of(Launch())
+    machines, store = Boots(*(past(n, recipe=recipe) for n in range(3))), MemoryStore()
+    with pytest.raises(FleetError, match="ModuleNotFoundError") as caught:
+        launch(machines, Launch(), NAMES, python="3.11", launch_id="a", store=store)
+    assert caught.value.retryable is False
+    assert machines.requests == []
+    launch(machines, Launch(), NAMES, python="3.11", launch_id="a", store=store, anyway=True)
+    launch(machines, Launch(idle_timeout=60.0), NAMES, python="3.11", launch_id="a", store=store)  # another recipe
+    assert len(machines.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "infos",
+    [
+        [past(0, recipe="r"), past(1, recipe="r")],
+        [past(0, recipe="r"), past(1, recipe="r"), past(2, recipe="other")],
+        [past(0, recipe="r"), past(1, recipe="r"), past(2, recipe="r", code="Server.SpotInstanceTermination")],
+        [past(0, recipe="r"), past(1, recipe="r"), past(2, recipe="r", code="Client.UserInitiatedShutdown")],
+        [past(0, recipe="r"), past(1, recipe="r"), past(2, recipe="r", state="running")],
+        [past(n, recipe="r") for n in range(3)] + [past(9, recipe="r")],  # i-9 reported
+    ],
+)
+def test_what_says_nothing_about_a_boot_does_not_count(infos):
+    assert len(failed_boots(infos, {"i-9"}, recipe="r")) < 3

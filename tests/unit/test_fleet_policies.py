@@ -7,7 +7,7 @@ import json
 import pytest
 
 from wren_worker.config import Names
-from wren_worker.fleet.policies import client_policy, instance_policy
+from wren_worker.fleet.policies import client_policy, instance_policy, role_commands, setup_policy, trust_policy
 from wren_worker.fleet.setup import plan
 from wren_worker.protocol.provision import Kind
 
@@ -71,7 +71,7 @@ def test_a_client_ends_only_its_fleets_instances_and_passes_one_role():
     assert "s3:DeleteObject" not in json.dumps(policy)
 
 
-@pytest.mark.parametrize("policy", [instance_policy(NAMES), client_policy(NAMES)])
+@pytest.mark.parametrize("policy", [instance_policy(NAMES), client_policy(NAMES), setup_policy(NAMES)])
 def test_policies_are_json_within_iams_bounds(policy):
     text = json.dumps(policy, separators=(",", ":"))
     assert len(text) <= 6144  # a managed policy's size, spaces not counted
@@ -101,6 +101,7 @@ def test_names_are_those_of_the_design():
         (Kind.ROLE, "wren-night-instance"),
         (Kind.PROFILE, "wren-night-instance"),
         (Kind.TEMPLATE, "wren-night"),
+        (Kind.GROUP, "wren-night"),
     ]
 
 
@@ -124,3 +125,25 @@ def test_messages_outlive_a_weekend_and_objects_outlive_messages():
     assert dead.settings["attributes"]["MessageRetentionPeriod"] == 14 * 86400
     rules = resources[0].settings["lifecycle"]["Rules"]
     assert min(rule["Expiration"]["Days"] for rule in rules if "Expiration" in rule) > 14
+
+
+def test_the_commands_for_somebody_elses_hands_say_what_setup_would_make():
+    import shlex
+
+    words = [shlex.split(command) for command in role_commands(NAMES)]
+    assert all(one[:2] == ["aws", "iam"] for one in words)
+    assert json.loads(words[0][-1]) == trust_policy()
+    assert json.loads(words[1][-1]) == instance_policy(NAMES)
+    assert [one[2] for one in words] == [
+        "create-role",
+        "put-role-policy",
+        "create-instance-profile",
+        "add-role-to-instance-profile",
+    ]
+    assert all("wren-night-instance" in one for one in words)
+
+
+def test_nobody_is_let_in():
+    text = json.dumps([client_policy(NAMES), setup_policy(NAMES)])
+    assert "AuthorizeSecurityGroupIngress" not in text
+    assert "ec2:*" not in text

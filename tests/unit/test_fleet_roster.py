@@ -134,6 +134,12 @@ def test_no_instance_says_where_it_looked_and_what_to_type():
     assert "7 messages wait" in text
 
 
+def test_who_starts_instances_by_itself_is_not_told_to():
+    text = why_nothing_runs([], DEPTH, fleet="night", python="3.11", place=PLACE, starts_own=True)
+    assert "no instance in fleet 'night'" in text
+    assert "launch" not in text
+
+
 def test_instances_of_another_python_are_of_no_use():
     text = why(row(python="3.12"), row(python="3.13"))
     assert "3.12, 3.13" in text

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from wren_worker.aws.errors import error_code, explain, is_aws_error
+from wren_worker.aws.createfleet import fleet_report, fleet_request, tag_list
+from wren_worker.aws.errors import classify, error_code, explain, is_aws_error
+from wren_worker.aws.network import Network, Place
 from wren_worker.aws.retry import Backoff
 from wren_worker.aws.session import Aws
+from wren_worker.aws.shortfalls import MAY_PASS, mend
+from wren_worker.aws.templates import Recipe, Templates
 from wren_worker.clock import Clock, SystemClock
 from wren_worker.errors import FleetError
-from wren_worker.protocol.ports import InstanceInfo, InstanceRequest, LaunchReport
+from wren_worker.protocol.ports import InstanceInfo, InstanceRequest, LaunchReport, TypeInfo
 
 if TYPE_CHECKING:
-    from types_boto3_ec2.type_defs import CreateFleetResultTypeDef, InstanceTypeDef
+    from types_boto3_ec2.type_defs import CreateFleetResultTypeDef, ImageTypeDef, InstanceTypeDef
 
 __all__ = ["Ec2Machines"]
 
 #: How long EC2 may take to learn of an instance profile. Source: IAM User Guide, "changes are not always immediately
 #: visible", read 2026-11; seconds are usual.
 _PROFILE_TIMEOUT = 40.0
-_DISK_GIB = 30
 #: Source: EC2 TerminateInstances, read 2026-11.
 _MAX_IDS = 1000
+#: Source: EC2 DescribeInstanceTypes, read 2026-11.
+_MAX_TYPES = 100
+#: A spot price that has not changed for so long is no price.
+_PRICE_AGE = timedelta(days=90)
 ALIVE = ("pending", "running", "stopping", "shutting-down")
 
 
@@ -34,32 +40,36 @@ class Ec2Machines:
 
     Args:
         aws: The identity to act as.
-        template: The launch template's name. Its default version holds what all launches share; each distinct pair of
-            image and user-data becomes a version of its own, and a launch names its version.
+        template: The launch template's name, and that of the security group.
+        fleet: The fleet, for the group's tag.
         clock: Waits until EC2 knows a new instance profile.
     """
 
-    def __init__(self, aws: Aws, template: str, *, clock: Clock | None = None) -> None:
+    def __init__(self, aws: Aws, template: str, *, fleet: str = "", clock: Clock | None = None) -> None:
         self._aws = aws
         self._template = template
         self._clock = clock or SystemClock()
+        self._templates = Templates(aws, template)
+        self._network = Network(aws, group=template, fleet=fleet)
 
     def launch(self, request: InstanceRequest) -> LaunchReport:
         """Start instances by CreateFleet, type instant; a partial fill is a report, not an error.
 
         Raises:
-            FleetError: Nothing was started; says why.
+            FleetError: Nothing was started; says why. ``retryable``: asking again later may help.
         """
-        fleet = _fleet_request(request, template=self._template, version=self._version(request))
+        fleet = fleet_request(request, template=self._template, choices=self._choices(request))
         tries = Backoff(self._clock, timeout=_PROFILE_TIMEOUT, base_time=4.0, cap_time=8.0)
         for n_try in itertools.count(1):
             # a request that started nothing is settled under its token, so the next try needs one of its own
             fleet["ClientToken"] = request.client_token if n_try == 1 else f"{request.client_token}-{n_try}"
             try:
-                return _report(self._create_fleet(fleet), request)
+                return fleet_report(self._create_fleet(fleet), request)
             except FleetError as failure:
-                # IAM is eventually consistent: EC2 does not know a new instance profile for some seconds
-                if "iam instance profile" not in str(failure).lower() or not tries.wait():
+                # IAM is eventually consistent: EC2 does not know a new instance profile for some seconds; nor
+                # everywhere a template's new version
+                text = str(failure).lower()
+                if not ("iam instance profile" in text or "versionnotfound" in text) or not tries.wait():
                     raise
         raise AssertionError  # the loop has no end
 
@@ -69,68 +79,27 @@ class Ec2Machines:
         except Exception as error:
             if not is_aws_error(error):
                 raise
-            raise FleetError(f"No instance was started. {explain(error)}", started=()) from error
+            raise FleetError(
+                f"No instance was started. {explain(error)}",
+                started=(),
+                code=error_code(error),
+                retryable=classify(error).retryable or error_code(error) in MAY_PASS,
+            ) from error
 
-    def _version(self, request: InstanceRequest) -> str:
-        """Return the number of the launch template's version for this image and user-data, making it when needed."""
-        content = base64.b64encode(request.user_data.encode()).decode()
-        digest = hashlib.sha256(f"{request.image_id}\0{content}".encode()).hexdigest()[:32]
-        ec2 = self._aws.ec2()
-        try:
-            base, known = self._known_versions()
-            name = f"{digest} of {base}"
-            if name in known:
-                return known[name]
-            data: Any = {"ImageId": request.image_id, "UserData": content, **self._disk(request.image_id)}
-            made = ec2.create_launch_template_version(
-                ClientToken=hashlib.sha256(f"{self._template}\0{name}".encode()).hexdigest()[:32],
-                LaunchTemplateName=self._template,
-                SourceVersion=base,
-                VersionDescription=name,
-                LaunchTemplateData=data,
-            )
-        except Exception as error:
-            if not is_aws_error(error):
-                raise
-            if error_code(error).startswith("InvalidLaunchTemplateName"):
-                raise FleetError(
-                    f"The fleet '{request.fleet}' has no launch template {self._template}. Run: wren-standalone setup",
-                    started=(),
-                ) from error
-            raise FleetError(f"The launch could not be prepared. {explain(error)}", started=()) from error
-        return str(made["LaunchTemplateVersion"]["VersionNumber"])
-
-    def _known_versions(self) -> tuple[str, dict[str, str]]:
-        """Return the number of the default version, which setup keeps up to date, and the others by description."""
-        base = "1"
-        known: dict[str, str] = {}
-        paginator = self._aws.ec2().get_paginator("describe_launch_template_versions")
-        for page in paginator.paginate(LaunchTemplateName=self._template):
-            for version in page["LaunchTemplateVersions"]:
-                number = str(version["VersionNumber"])
-                known[version.get("VersionDescription", "")] = number
-                if version.get("DefaultVersion"):
-                    base = number
-        return base, known
-
-    def _disk(self, image_id: str) -> dict[str, Any]:
-        """Return the root disk, under the name that the image gives it: under another it would be a second disk."""
-        images = self._aws.ec2().describe_images(ImageIds=[image_id])["Images"]
-        name = images[0].get("RootDeviceName") if images else None
-        if not name:
-            return {}
-        sizes = [
-            mapping.get("Ebs", {}).get("VolumeSize", 0)
-            for mapping in images[0].get("BlockDeviceMappings", [])
-            if mapping.get("DeviceName") == name
+    def _choices(self, request: InstanceRequest) -> list[tuple[str, list[Place]]]:
+        """Return the template versions to launch from, each with its subnets."""
+        places = self._network.places(request.subnet_ids)
+        groups = request.security_group_ids or (self._network.group(places[0].vpc_id),)
+        kinds = sorted({place.public_ip for place in places})
+        recipes = [
+            Recipe(image_id=request.image_id, user_data=request.user_data, group_ids=groups, public_ip=public)
+            for public in kinds
         ]
-        disk = {
-            "VolumeType": "gp3",
-            "Encrypted": True,
-            "DeleteOnTermination": True,
-            "VolumeSize": max([_DISK_GIB, *sizes]),
-        }
-        return {"BlockDeviceMappings": [{"DeviceName": name, "Ebs": disk}]}
+        versions = self._templates.versions(recipes, request.fleet)
+        return [
+            (version, [place for place in places if place.public_ip is public])
+            for version, public in zip(versions, kinds, strict=True)
+        ]
 
     def instances(self, fleet: str, *, alive_only: bool = True) -> list[InstanceInfo]:
         """Return the fleet's instances, oldest first.
@@ -184,7 +153,7 @@ class Ec2Machines:
             FleetError: EC2 refused.
         """
         try:
-            self._aws.ec2().create_tags(Resources=list(instance_ids), Tags=_tag_list(tags))
+            self._aws.ec2().create_tags(Resources=list(instance_ids), Tags=tag_list(tags))
         except Exception as error:
             if not is_aws_error(error):
                 raise
@@ -196,20 +165,69 @@ class Ec2Machines:
         Raises:
             FleetError: EC2 refused.
         """
+        return self._newest_image(
+            "self", [{"Name": "tag:wren:python", "Values": [python]}, {"Name": "state", "Values": ["available"]}]
+        )
+
+    def find_stock_image(self, owner: str, name_pattern: str) -> str | None:
+        """Return the newest x86_64 image of an owner whose name fits a pattern.
+
+        Raises:
+            FleetError: EC2 refused.
+        """
+        filters = {"name": name_pattern, "architecture": "x86_64", "root-device-type": "ebs", "state": "available"}
+        return self._newest_image(owner, [{"Name": name, "Values": [value]} for name, value in filters.items()])
+
+    def _newest_image(self, owner: str, filters: list[Any]) -> str | None:
         try:
-            images = self._aws.ec2().describe_images(
-                Owners=["self"],
-                Filters=[
-                    {"Name": "tag:wren:python", "Values": [python]},
-                    {"Name": "state", "Values": ["available"]},
-                ],
-            )["Images"]
+            images = self._aws.ec2().describe_images(Owners=[owner], Filters=filters)["Images"]
         except Exception as error:
             if not is_aws_error(error):
                 raise
             raise FleetError(f"Images cannot be listed. {explain(error)}") from error
-        newest = max(images, key=lambda image: image.get("CreationDate", ""), default=None)
+
+        def made(image: ImageTypeDef) -> str:
+            return image.get("CreationDate", "")
+
+        newest = max(images, key=made, default=None)
         return newest["ImageId"] if newest else None
+
+    def describe_types(self, instance_types: Sequence[str]) -> list[TypeInfo]:
+        """Return what EC2 says of instance types, in the same order.
+
+        Raises:
+            FleetError: One does not exist in the region, or EC2 refused.
+        """
+        found: dict[str, TypeInfo] = {}
+        for start in range(0, len(instance_types), _MAX_TYPES):
+            names: Any = list(instance_types[start : start + _MAX_TYPES])
+            try:
+                answer = self._aws.ec2().describe_instance_types(InstanceTypes=names)["InstanceTypes"]
+            except Exception as error:
+                if not is_aws_error(error):
+                    raise
+                told = mend([(error_code(error), "")])
+                raise FleetError(f"{explain(error)} {told}".strip(), started=(), retryable=False) from error
+            found |= {kind.get("InstanceType", ""): _type_info(kind) for kind in answer}
+        return [found[name] for name in instance_types if name in found]
+
+    def spot_prices(self, instance_types: Sequence[str]) -> Mapping[str, tuple[float, float]]:
+        """Return today's spot prices, ``(lowest, highest)`` of all zones; {} when EC2 does not tell."""
+        names: Any = list(instance_types)
+        try:
+            history = self._aws.ec2().describe_spot_price_history(
+                InstanceTypes=names, ProductDescriptions=["Linux/UNIX"], StartTime=datetime.now(UTC)
+            )["SpotPriceHistory"]
+        except Exception as error:
+            if is_aws_error(error):
+                return {}
+            raise
+        found: dict[str, list[float]] = {}
+        for entry in history:
+            # asked for from now on, EC2 gives the price that holds; an emulator may give one of long ago
+            if entry["Timestamp"] > datetime.now(UTC) - _PRICE_AGE:
+                found.setdefault(entry["InstanceType"], []).append(float(entry["SpotPrice"]))
+        return {name: (min(prices), max(prices)) for name, prices in found.items()}
 
     def console_output(self, instance_id: str) -> str:
         """Return the instance's console text, "" when there is none yet."""
@@ -221,66 +239,15 @@ class Ec2Machines:
             raise
 
 
-def _fleet_request(request: InstanceRequest, *, template: str, version: str) -> dict[str, Any]:
-    tags = _tag_list({**request.tags,
-        "Name": f"wren-{request.fleet}",
-        "wren:fleet": request.fleet,
-        "wren:launch": request.launch_id,
-        "wren:python": request.python,
-        "wren:version": request.version,
-    })  # fmt: skip
-    overrides = [
-        {"InstanceType": kind, **({"SubnetId": subnet} if subnet else {})}
-        | ({"MaxPrice": request.max_price} if request.spot and request.max_price else {})
-        for kind in request.instance_types
-        for subnet in (request.subnet_ids or ("",))
-    ]
-    specification = {"LaunchTemplateName": template, "Version": version}
-    fleet: dict[str, Any] = {
-        "Type": "instant",
-        "LaunchTemplateConfigs": [{"LaunchTemplateSpecification": specification, "Overrides": overrides}],
-        "TargetCapacitySpecification": {
-            "TotalTargetCapacity": request.count,
-            "DefaultTargetCapacityType": "spot" if request.spot else "on-demand",
-        },
-        # with the launch itself, never after: an instance without tags is one that nobody finds again
-        "TagSpecifications": [
-            {"ResourceType": "instance", "Tags": tags},
-            {"ResourceType": "volume", "Tags": tags},
-        ],
-    }
-    if request.spot:
-        fleet["SpotOptions"] = {"AllocationStrategy": "price-capacity-optimized"}
-    return fleet
-
-
-def _tag_list(tags: Mapping[str, str]) -> list[Any]:
-    return [{"Key": name, "Value": value} for name, value in tags.items()]
-
-
-def _report(answer: CreateFleetResultTypeDef, request: InstanceRequest) -> LaunchReport:
-    ids = tuple(one for group in answer.get("Instances", []) for one in group.get("InstanceIds", []))
-    reasons: dict[tuple[str, str], None] = {}
-    for error in answer.get("Errors", []):
-        override = error.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
-        place = " ".join(filter(None, (str(override.get("InstanceType", "")), str(override.get("SubnetId", "")))))
-        text = f"{place}: {error.get('ErrorMessage', '')}" if place else str(error.get("ErrorMessage", ""))
-        reasons[str(error.get("ErrorCode", "")), text] = None
-    shortfalls = tuple(reasons)
-    if not ids:
-        told = "; ".join(f"{text} ({code})" for code, text in shortfalls) or "EC2 gave no reason"
-        raise FleetError(
-            f"No instance was started, of {request.count} asked for: {told}.{_advice(shortfalls)}",
-            started=(),
-            shortfalls=shortfalls,
-        )
-    return LaunchReport(instance_ids=ids, shortfalls=shortfalls)
-
-
-def _advice(shortfalls: Iterable[tuple[str, str]]) -> str:
-    if any("Capacity" in code for code, _ in shortfalls):
-        return " Try other --type values, or other --subnet values in other zones."
-    return ""
+def _type_info(kind: Any) -> TypeInfo:
+    processor = kind.get("ProcessorInfo", {})
+    return TypeInfo(
+        name=kind.get("InstanceType", ""),
+        n_vcpus=int(kind.get("VCpuInfo", {}).get("DefaultVCpus", 1)),
+        memory_bytes=int(kind.get("MemoryInfo", {}).get("SizeInMiB", 0)) << 20,
+        architectures=tuple(processor.get("SupportedArchitectures", ())),
+        manufacturer=str(processor.get("Manufacturer", "")),
+    )
 
 
 def _info(instance: InstanceTypeDef) -> InstanceInfo:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from enum import Enum
 
+from wren_worker.aws.shortfalls import mend, roles_mend
+
 __all__ = ["Fault", "classify", "error_code", "explain", "http_status", "is_aws_error"]
 
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"})
@@ -188,7 +190,7 @@ def explain(error: BaseException) -> str:  # noqa: PLR0911 - one line per kind
         case Fault.PASSING:
             return f"{_operation(error)} failed for as long as it was tried: {_message(error)}. Check the network."
         case Fault.OTHER:
-            return f"{_operation(error)} failed: {_message(error)}."
+            return f"{_operation(error)} failed: {_message(error)}. {mend([(error_code(error), '')])}".rstrip()
 
 
 def _operation(error: BaseException) -> str:
@@ -222,6 +224,8 @@ def _explain_credentials(error: BaseException) -> str:
 
 def _explain_denied(error: BaseException) -> str:
     text = _message(error)
+    if "ServiceLinkedRole" in error_code(error):
+        return f"A service-linked role of EC2 is missing, and you may not make it. {roles_mend(text)}"
     action, resource = _ACTION.search(text), _RESOURCE.search(text)
     name = action.group(1) if action else _operation(error)
     where = f" on {resource.group(1)}" if resource else ""

@@ -7,8 +7,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from wren_worker.aws.errors import error_code, explain, is_aws_error
+from wren_worker.aws.errors import Fault, classify, error_code, explain, is_aws_error
+from wren_worker.aws.network import Network
+from wren_worker.aws.removal import remove_bucket, remove_profile, remove_queue, remove_role
+from wren_worker.aws.retry import Backoff
 from wren_worker.aws.session import Aws
+from wren_worker.clock import Clock, SystemClock
 from wren_worker.errors import FleetError
 from wren_worker.protocol.provision import Kind, Resource
 
@@ -30,13 +34,25 @@ _THERE = {
     "ResourceAlreadyExistsException",
     "InvalidLaunchTemplateName.AlreadyExistsException",
 }
+#: What passes by itself: what to wait for, and for how long. Source: SQS CreateQueue, read 2026-11: a name can be used
+#: again 60 s after its queue was deleted. A security group stays in use until the last instance in it is gone.
+_DELETED_LATELY = ("AWS.SimpleQueueService.QueueDeletedRecently", "QueueDeletedRecently")
+_QUEUE_TIMEOUT, _GROUP_TIMEOUT = 70.0, 180.0
 
 
 class AwsProvisioner:
-    """One method per kind and verb; every AWS error becomes a FleetError that names the resource."""
+    """One method per kind and verb; every AWS error becomes a FleetError that names the resource.
 
-    def __init__(self, aws: Aws) -> None:
+    Args:
+        aws: The identity to act as.
+        tell: Takes a line for people when something takes its time.
+        clock: Waits.
+    """
+
+    def __init__(self, aws: Aws, *, tell: Callable[[str], None] = lambda _: None, clock: Clock | None = None) -> None:
         self._aws = aws
+        self._tell = tell
+        self._clock = clock or SystemClock()
 
     def exists(self, resource: Resource) -> bool:
         """Return whether it is there."""
@@ -60,6 +76,7 @@ class AwsProvisioner:
             Kind.ROLE: self._make_role,
             Kind.PROFILE: self._make_profile,
             Kind.TEMPLATE: self._make_template,
+            Kind.GROUP: self._make_group,
         }
         try:
             makers[resource.kind](resource)
@@ -72,12 +89,15 @@ class AwsProvisioner:
         Raises:
             FleetError: AWS refused; says why.
         """
+        if resource.kind is Kind.GROUP:
+            self._remove_groups(resource)
+            return
         removers: dict[Kind, Callable[[str], None]] = {
-            Kind.BUCKET: self._remove_bucket,
-            Kind.QUEUE: self._remove_queue,
+            Kind.BUCKET: lambda name: remove_bucket(self._aws, name),
+            Kind.QUEUE: lambda name: remove_queue(self._aws, name),
             Kind.LOG_GROUP: lambda name: _drop(self._aws.logs().delete_log_group(logGroupName=name)),
-            Kind.ROLE: self._remove_role,
-            Kind.PROFILE: self._remove_profile,
+            Kind.ROLE: lambda name: remove_role(self._aws, name),
+            Kind.PROFILE: lambda name: remove_profile(self._aws, name),
             Kind.TEMPLATE: lambda name: _drop(self._aws.ec2().delete_launch_template(LaunchTemplateName=name)),
         }
         try:
@@ -115,7 +135,29 @@ class AwsProvisioner:
                 aws.iam().get_instance_profile(InstanceProfileName=name)
             case Kind.TEMPLATE:
                 aws.ec2().describe_launch_templates(LaunchTemplateNames=[name])
+            case Kind.GROUP:
+                return bool(self._network(resource).groups())
         return True
+
+    def _network(self, resource: Resource) -> Network:
+        return Network(self._aws, group=resource.name, fleet=str(resource.settings["fleet"]))
+
+    def _persist(self, call: Callable[[], object], codes: tuple[str, ...], *, timeout: float, waiting: str) -> None:
+        """Try until AWS does not answer one of ``codes`` any more, saying what is waited for."""
+        tries = Backoff(self._clock, timeout=timeout, base_time=4.0, cap_time=8.0)
+        told = False
+        while True:
+            try:
+                call()
+                return
+            except Exception as error:
+                if not (is_aws_error(error) and error_code(error) in codes):
+                    raise
+                if not told:
+                    self._tell(waiting)
+                    told = True
+                if not tries.wait():
+                    raise
 
     # --- making -------------------------------------------------------------------------------------------------------
 
@@ -152,7 +194,12 @@ class AwsProvisioner:
             url = sqs.get_queue_url(QueueName=resource.name)["QueueUrl"]
             sqs.set_queue_attributes(QueueUrl=url, Attributes=_as_any(attributes))
         else:
-            sqs.create_queue(QueueName=resource.name, Attributes=_as_any(attributes))
+            self._persist(
+                lambda: sqs.create_queue(QueueName=resource.name, Attributes=_as_any(attributes)),
+                _DELETED_LATELY,
+                timeout=_QUEUE_TIMEOUT,
+                waiting=f"a queue {resource.name} was deleted less than 60 s ago, and SQS keeps its name: waiting",
+            )
 
     def _make_log_group(self, resource: Resource) -> None:
         logs = self._aws.logs()
@@ -163,16 +210,10 @@ class AwsProvisioner:
 
     def _make_role(self, resource: Resource) -> None:
         iam = self._aws.iam()
-        trust = {
-            "Version": "2012-10-17",
-            "Statement": [
-                {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
-            ],
-        }
         _unless_there(
             lambda: iam.create_role(
                 RoleName=resource.name,
-                AssumeRolePolicyDocument=json.dumps(trust),
+                AssumeRolePolicyDocument=json.dumps(resource.settings["trust"]),
                 Description="What an instance of a wren fleet may do",
             )
         )
@@ -213,33 +254,24 @@ class AwsProvisioner:
         ec2.modify_launch_template(LaunchTemplateName=name, DefaultVersion=str(made["VersionNumber"]))
         ec2.create_tags(Resources=[made["LaunchTemplateId"]], Tags=_as_any(found))
 
-    # --- removing -----------------------------------------------------------------------------------------------------
+    def _make_group(self, resource: Resource) -> None:
+        network = self._network(resource)
+        vpc_id = network.default_vpc()
+        if vpc_id:  # elsewhere a launch makes it, in the VPC of its subnets
+            network.group(vpc_id)
 
-    def _remove_bucket(self, name: str) -> None:
-        s3 = self._aws.s3()
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
-            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
-            if keys:
-                s3.delete_objects(Bucket=name, Delete=_as_any({"Objects": keys, "Quiet": True}))
-        for upload in s3.list_multipart_uploads(Bucket=name).get("Uploads", []):
-            s3.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
-        s3.delete_bucket(Bucket=name)
-
-    def _remove_queue(self, name: str) -> None:
-        sqs = self._aws.sqs()
-        sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=name)["QueueUrl"])
-
-    def _remove_role(self, name: str) -> None:
-        iam = self._aws.iam()
-        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
-            iam.delete_role_policy(RoleName=name, PolicyName=policy)
-        iam.delete_role(RoleName=name)
-
-    def _remove_profile(self, name: str) -> None:
-        iam = self._aws.iam()
-        for role in iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
-            iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role["RoleName"])
-        iam.delete_instance_profile(InstanceProfileName=name)
+    def _remove_groups(self, resource: Resource) -> None:
+        try:
+            for group in self._network(resource).groups():
+                group_id = group["GroupId"]
+                self._persist(
+                    lambda group_id=group_id: self._aws.ec2().delete_security_group(GroupId=group_id),  # type: ignore[misc]
+                    ("DependencyViolation",),
+                    timeout=_GROUP_TIMEOUT,
+                    waiting=f"security group {resource.name}: waiting until the instances in it are gone",
+                )
+        except Exception as error:
+            raise _told(resource, "remove", error) from error
 
 
 def _as_any(value: Any) -> Any:
@@ -263,11 +295,10 @@ def _told(resource: Resource, verb: str, error: BaseException) -> BaseException:
     if not is_aws_error(error):
         return error
     text = f"AWS did not let us {verb} the {resource.kind.value} {resource.name}: {explain(error)}"
-    if error_code(error) == "AWS.SimpleQueueService.QueueDeletedRecently":
+    if error_code(error) in _DELETED_LATELY:
         text = (
             f"The {resource.kind.value} {resource.name} was deleted less than 60 s ago, and SQS keeps its name "
             "for so long. Wait a minute and run setup again."
         )
-    if resource.kind in (Kind.ROLE, Kind.PROFILE) and error_code(error) in ("AccessDenied", "AccessDeniedException"):
-        text += " `wren-standalone setup --print-policies` prints what somebody who may create roles has to create."
-    return FleetError(text, kind=resource.kind.value, name=resource.name)
+    denied = classify(error) is Fault.DENIED
+    return FleetError(text, kind=resource.kind.value, name=resource.name, denied=denied)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from wren_worker.aws.errors import explain, is_aws_error
 from wren_worker.errors import ConfigError
@@ -141,6 +141,14 @@ class Aws:
             "sts",
             "default",
             lambda session, config: session.client("sts", config=config, endpoint_url=self._endpoint_url),
+        )
+
+    def service_quotas(self) -> Any:
+        """Return the Service Quotas client."""
+        return self._client(
+            "service-quotas",
+            "default",
+            lambda session, config: session.client("service-quotas", config=config, endpoint_url=self._endpoint_url),
         )
 
     def logs(self) -> CloudWatchLogsClient:

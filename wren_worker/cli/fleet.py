@@ -6,14 +6,17 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import click
 
 from wren_worker.cli.main import Context, pass_context
+from wren_worker.cli.reap import operator_of, reaping
 from wren_worker.errors import FleetError
 from wren_worker.fleet import launch as fleet_launch
-from wren_worker.fleet.prices import price_per_hour
+from wren_worker.fleet.drain import drain as drain_instances
+from wren_worker.fleet.prices import Price, ceiling, price_per_hour
 from wren_worker.fleet.roster import Row
 from wren_worker.fleet.spec import Launch, parse_time
 from wren_worker.wiring.operator import Operator
@@ -44,45 +47,71 @@ def _advanced(function: F) -> F:
 
 
 @click.command()
-@click.option("--count", type=int, default=1, show_default=True, help="How many instances.")
+@click.option("--count", type=int, help="How many instances.  [default: 1]")
 @click.option("--type", "types", multiple=True, default=["c5.xlarge"], show_default=True, help="May be repeated.")
 @click.option("--spot/--on-demand", default=False, show_default=True, help="Spot costs less and may be taken away.")
 @click.option("--idle-timeout", type=_Time(), default="5m", show_default=True, help="They end themselves after this.")
 @click.option("--max-lifetime", type=_Time(), default="8h", show_default=True, help="And after this whatever they do.")
 @click.option("--max-price", default="", help="Dollars an hour, for spot.")
 @click.option("--slots", default="auto", show_default=True, help="Calls at a time on an instance; auto: one a core.")
-@click.option("--image", default="auto", show_default=True, help="An AMI id; auto: yours tagged for your Python.")
-@click.option("--subnet", "subnets", multiple=True, help="May be repeated.")
+@click.option(
+    "--image", default="auto", show_default=True, help="An AMI id; auto: your own for your Python, else stock."
+)
+@click.option("--subnet", "subnets", multiple=True, help="May be repeated.  [default: the default VPC's]")
+@click.option("--security-group", "security_groups", multiple=True, help="May be repeated.  [default: the fleet's own]")
+@click.option("--anyway", is_flag=True, help="Launch although the last ones did not come up.")
 @click.option("--wait", is_flag=True, help="Wait until they take calls.")
 @_advanced
 @pass_context
-def launch(context: Context, /, *, types: Sequence[str], subnets: Sequence[str], wait: bool, **options: Any) -> None:
+def launch(context: Context, /, *, wait: bool, anyway: bool, **options: Any) -> None:
     """Start instances that take calls, and end themselves when there are none."""
-    spec = Launch(types=tuple(types), subnets=tuple(subnets), **options)
-    operator = Operator(context.settings)
-    _show_price(context, spec)
-    report = fleet_launch.launch(
-        operator.machines, spec, operator.names, python=operator.python, launch_id=secrets.token_hex(8)
-    )
-    context.output.data({"started": report.instance_ids, "shortfalls": report.shortfalls})
-    context.output.say(f"started {len(report.instance_ids)} of {spec.count}: {' '.join(report.instance_ids)}")
-    for code, text in report.shortfalls:
-        context.output.note(f"not started: {text} ({code})")
-    if wait:
-        _wait(context, operator, set(report.instance_ids))
-    if len(report.instance_ids) < spec.count:
+    spec = Launch(**options)
+    operator = operator_of(context)
+    with reaping(context, operator):
+        notes = [*fleet_launch.remarks(spec), *operator.open_groups(spec.security_groups)]
+        prices = _show_price(context, operator, spec)
+        for remark in notes:
+            context.output.note(remark)
+        report = operator.launch(spec, launch_id=secrets.token_hex(8), anyway=anyway)
+        n_started = len(report.instance_ids)
+        context.output.data(
+            {"started": report.instance_ids, "shortfalls": report.shortfalls, "prices": [asdict(p) for p in prices]}
+        )
+        context.output.say(f"started {n_started} of {spec.n_wanted}: {' '.join(report.instance_ids)}")
+        for code, text in report.shortfalls:
+            context.output.note(f"not started: {text} ({code})")
+        if report.mend:
+            context.output.note(report.mend)
+        if wait:
+            _wait(context, operator, set(report.instance_ids))
+    if n_started < spec.n_wanted:
         sys.exit(3)
 
 
-def _show_price(context: Context, spec: Launch) -> None:
-    prices = {kind: price_per_hour(kind) for kind in spec.types}
-    known = [price for price in prices.values() if price is not None]
-    if spec.spot or len(known) < len(prices):
-        return
-    context.output.say(
-        f"{spec.count} × {' or '.join(spec.types)}, at most ${spec.count * max(known):.2f} an hour "
-        f"(on demand in us-east-1), idle for {spec.idle_timeout:g} s they end themselves"
-    )
+def _show_price(context: Context, operator: Operator, spec: Launch) -> list[Price]:
+    """Show what the types cost and the bound of it all, before anything is started."""
+    prices = operator.prices(spec.types)
+    if not context.output.as_json:
+        if any(price.on_demand is not None or price.spot is not None for price in prices):
+            context.output.table(_PRICE_COLUMNS, [_shown_price(price) for price in prices])
+        context.output.say(ceiling(spec, prices, count=spec.n_wanted))
+        context.output.say(f"idle for {spec.idle_timeout:g} s they end themselves")
+    return prices
+
+
+_PRICE_COLUMNS = ["type", "vcpus", "gib", "usd_h", "spot_usd_h", "note"]
+
+
+def _shown_price(price: Price) -> dict[str, object]:
+    spot = price.spot
+    return {
+        "type": price.instance_type,
+        "vcpus": price.n_vcpus,
+        "gib": price.memory_gib,
+        "usd_h": price.on_demand,
+        "spot_usd_h": f"{spot[0]:.4g} to {spot[1]:.4g}" if spot else None,
+        "note": price.note or None,
+    }
 
 
 def _wait(context: Context, operator: Operator, wanted: set[str]) -> None:
@@ -130,8 +159,9 @@ _COLUMNS = ["instance", "type", "state", "slots", "busy", "python", "age_s", "he
 @pass_context
 def ls(context: Context, *, everything: bool) -> None:
     """List the fleet's instances."""
-    operator = Operator(context.settings)
-    rows = [_shown(row) for row in operator.roster(alive_only=not everything)]
+    operator = operator_of(context)
+    with reaping(context, operator):
+        rows = [_shown(row) for row in operator.roster(alive_only=not everything)]
     context.output.table(_COLUMNS, rows, empty=f"no instances in fleet '{operator.names.fleet}', {operator.place}")
 
 
@@ -139,8 +169,9 @@ def ls(context: Context, *, everything: bool) -> None:
 @pass_context
 def status(context: Context) -> None:
     """Show the fleet: instances, what they do, and the task queue."""
-    operator = Operator(context.settings)
-    rows, depth = operator.roster(), operator.depth()
+    operator = operator_of(context)
+    with reaping(context, operator):
+        rows, depth = operator.roster(), operator.depth()
     shown = [_shown(row) for row in rows]
     facts = {"fleet": operator.names.fleet, "place": operator.place, "waiting": depth.visible, "held": depth.in_flight}
     if context.output.as_json:
@@ -154,11 +185,12 @@ def status(context: Context) -> None:
 @click.command()
 @click.argument("instance_ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All of the fleet.")
+@click.option("--drain", is_flag=True, help="Let them finish what they hold; they take nothing new and leave.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_context
-def terminate(context: Context, instance_ids: Sequence[str], *, everything: bool, yes: bool) -> None:
-    """End instances now. What they were doing runs again elsewhere."""
-    operator = Operator(context.settings)
+def terminate(context: Context, instance_ids: Sequence[str], *, everything: bool, drain: bool, yes: bool) -> None:
+    """End instances now, or let them finish first. What they were doing runs again elsewhere."""
+    operator = operator_of(context)
     alive = {info.instance_id for info in operator.machines.instances(operator.names.fleet)}
     if not instance_ids and not everything:
         raise click.UsageError("Name instances, or pass --all.")
@@ -169,11 +201,16 @@ def terminate(context: Context, instance_ids: Sequence[str], *, everything: bool
     for instance_id in wanted:
         context.output.say(f"  {instance_id}")
     if wanted and not yes:
-        click.confirm(f"End {len(wanted)} instances?", abort=True, err=True)
-    failed = operator.machines.terminate(wanted)
-    context.output.data({"terminated": [one for one in wanted if one not in failed], "failed": failed})
-    context.output.say(f"ended {len(wanted) - len(failed)} of {len(wanted)}")
+        click.confirm(f"{'Drain' if drain else 'End'} {len(wanted)} instances?", abort=True, err=True)
+    if drain:
+        failed = drain_instances(operator.machines, wanted, timestamp=operator.clock.timestamp())
+        key, verb = "draining", "asked to finish and leave:"
+    else:
+        failed = operator.machines.terminate(wanted)
+        key, verb = "terminated", "ended"
+    context.output.data({key: [one for one in wanted if one not in failed], "failed": failed})
+    context.output.say(f"{verb} {len(wanted) - len(failed)} of {len(wanted)}")
     for instance_id, reason in failed.items():
-        context.output.note(f"{instance_id} could not be ended: {reason}")
+        context.output.note(f"{instance_id} could not be {'drained' if drain else 'ended'}: {reason}")
     if failed:
         sys.exit(1)

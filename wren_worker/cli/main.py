@@ -37,6 +37,8 @@ _COMMANDS = {
     "ls": "fleet",
     "status": "fleet",
     "terminate": "fleet",
+    "reap": "reap",
+    "doctor": "doctor",
     "logs": "logs",
     "bench": "bench",
 }

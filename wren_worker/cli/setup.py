@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 
 import click
 
 from wren_worker.cli.main import Context, pass_context
+from wren_worker.cli.reap import operator_of
 from wren_worker.fleet import setup as fleet_setup
-from wren_worker.fleet.policies import client_policy, instance_policy
-from wren_worker.wiring.operator import Operator
+from wren_worker.fleet.policies import client_policy, instance_policy, role_commands, setup_policy
 
 __all__ = ["setup", "teardown"]
 
@@ -19,9 +20,14 @@ def _show(context: Context, steps: Iterable[fleet_setup.Step]) -> list[fleet_set
     done = []
     for step in steps:
         context.output.say(f"  {step.what:8} {step.resource.kind.value:18} {step.resource.name}")
+        if step.why:
+            context.output.note(f"           {step.why}")
         done.append(step)
     context.output.data(
-        [{"what": step.what, "kind": step.resource.kind.value, "name": step.resource.name} for step in done]
+        [
+            {"what": step.what, "kind": step.resource.kind.value, "name": step.resource.name, "why": step.why}
+            for step in done
+        ]
     )
     return done
 
@@ -32,13 +38,19 @@ def _show(context: Context, steps: Iterable[fleet_setup.Step]) -> list[fleet_set
 @pass_context
 def setup(context: Context, *, dry_run: bool, print_policies: bool) -> None:
     """Make what a fleet needs in AWS: bucket, queues, log group, role, launch template. Safe to repeat."""
-    operator = Operator(context.settings)
+    operator = operator_of(context)
     if print_policies:
-        policies = {"instance": instance_policy(operator.names), "client": client_policy(operator.names)}
+        names = operator.names
+        policies = {"instance": instance_policy(names), "client": client_policy(names), "setup": setup_policy(names)}
         click.echo(json.dumps(policies, indent=1))
         return
     context.output.say(f"fleet '{operator.names.fleet}', {operator.place}")
-    _show(context, fleet_setup.setup(operator.provisioner, operator.names, dry_run=dry_run))
+    steps = _show(context, fleet_setup.setup(operator.provisioner, operator.names, dry_run=dry_run))
+    if any(step.what == "refused" for step in steps):
+        context.output.note("\nSomebody who may create roles has to run this once, then run setup again:\n")
+        for command in role_commands(operator.names):
+            context.output.note(command)
+        sys.exit(1)
 
 
 @click.command()
@@ -47,7 +59,7 @@ def setup(context: Context, *, dry_run: bool, print_policies: bool) -> None:
 @pass_context
 def teardown(context: Context, *, yes: bool, dry_run: bool) -> None:
     """End the fleet's instances and remove all its resources, the results in its bucket included."""
-    operator = Operator(context.settings)
+    operator = operator_of(context)
     names = operator.names
     alive = operator.machines.instances(names.fleet)
     context.output.say(f"fleet '{names.fleet}', {operator.place}: {len(alive)} instances")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from wren_worker.client.collector import Collector
 from wren_worker.client.hints import Hints
 from wren_worker.client.job import Job, Restored
+from wren_worker.client.scaling import Scaling
 from wren_worker.client.sender import Sender
 from wren_worker.client.transport import Ticket, Transport
 from wren_worker.errors import QueueError, WrenError
@@ -42,6 +43,8 @@ class Session:
         self._reply_queue: ReplyQueue | None = None
         self._reads_only = reads_only
         self._reply_known = threading.Event()
+        elastic = transport.elastic
+        self._scaling = None if elastic is None else Scaling(elastic, self, on_death=self._on_death)
 
     # for jobs (job.Source)
 
@@ -129,7 +132,10 @@ class Session:
     def share(self, job: Job) -> Job:
         """Take a job on, for when somebody listens; return the one that is known by its id, if there is one."""
         with self._condition:
-            return self._jobs.setdefault(job.job_id, job)
+            known = self._jobs.setdefault(job.job_id, job)
+        if self._scaling is not None:
+            self._scaling.follow(known)
+        return known
 
     def reply_url(self) -> str:
         """Return the reply queue's address, waiting until it is made; "" when there is none."""
@@ -153,6 +159,8 @@ class Session:
             collector.stop()
         if queue is not None:
             queue.remove()
+        if self._scaling is not None:
+            self._scaling.close()
 
     # threads
 

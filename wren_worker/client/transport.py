@@ -8,7 +8,7 @@ from typing import Protocol
 
 from wren_worker.clock import Clock
 from wren_worker.config import Names
-from wren_worker.protocol.ports import ObjectStore, ReplyQueue, TaskQueue
+from wren_worker.protocol.ports import Elastic, ObjectStore, ReplyQueue, TaskQueue
 
 __all__ = ["LONGEST_CALL_TIME", "Restore", "Ticket", "Transport"]
 
@@ -56,6 +56,7 @@ class Transport:
         clock: The machine's clock.
         python: The Python minor that runs calls, "3.11".
         longest_call_time: Largest timeout the fleet can honour, in seconds.
+        elastic: Starts instances for calls that wait; None: somebody else does.
     """
 
     names: Names
@@ -69,3 +70,4 @@ class Transport:
     clock: Clock
     python: str
     longest_call_time: float = LONGEST_CALL_TIME
+    elastic: Elastic | None = None

@@ -102,7 +102,9 @@ def _row(info: InstanceInfo, state: Mapping[str, object], timestamp: float) -> R
     )
 
 
-def why_nothing_runs(rows: Sequence[Row], depth: QueueDepth, *, fleet: str, python: str, place: str) -> str:
+def why_nothing_runs(
+    rows: Sequence[Row], depth: QueueDepth, *, fleet: str, python: str, place: str, starts_own: bool = False
+) -> str:
     """Return one sentence for somebody whose calls do not come back; "" when there is nothing to say.
 
     Args:
@@ -111,7 +113,10 @@ def why_nothing_runs(rows: Sequence[Row], depth: QueueDepth, *, fleet: str, pyth
         fleet: The fleet's name.
         python: The caller's Python minor.
         place: Account and region, for the case that the instances are elsewhere.
+        starts_own: Whether the caller starts instances by itself, and tells of it.
     """
+    if not rows and starts_own:
+        return f"no instance in fleet '{fleet}' ({place}) yet, some are started; {depth.visible} messages wait"
     if not rows:
         option = "" if fleet == "default" else f"--fleet {fleet} "
         return (

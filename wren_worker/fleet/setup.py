@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wren_worker.config import Names
-from wren_worker.fleet.policies import instance_policy
+from wren_worker.errors import FleetError
+from wren_worker.fleet.policies import instance_policy, trust_policy
 from wren_worker.protocol.provision import Kind, Provisioner, Resource
 
 __all__ = ["PYTHONS", "Step", "plan", "setup", "teardown"]
@@ -24,10 +25,15 @@ _LOG_DAYS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What became of one resource: "made", "there" (and brought up to date), "missing", "removed", "kept"."""
+    """What became of one resource.
+
+    ``what`` is "made", "there" (and brought up to date), "missing", "removed", "kept", "skipped" or "refused"; ``why``
+    says more of the last two.
+    """
 
     resource: Resource
     what: str
+    why: str = ""
 
 
 def plan(names: Names, pythons: Sequence[str] = PYTHONS) -> list[Resource]:
@@ -49,13 +55,14 @@ def plan(names: Names, pythons: Sequence[str] = PYTHONS) -> list[Resource]:
         Resource(kind=Kind.BUCKET, name=names.bucket, settings={"lifecycle": _lifecycle()}),
         *queues,
         Resource(kind=Kind.LOG_GROUP, name=names.log_group, settings={"retention_days": _LOG_DAYS}),
-        Resource(kind=Kind.ROLE, name=role, settings={"policy": instance_policy(names)}),
+        Resource(kind=Kind.ROLE, name=role, settings={"policy": instance_policy(names), "trust": trust_policy()}),
         Resource(kind=Kind.PROFILE, name=role, settings={"role": role}),
         Resource(
             kind=Kind.TEMPLATE,
             name=names.launch_template,
             settings={"data": _template(names), "tags": {"wren:fleet": names.fleet}},
         ),
+        Resource(kind=Kind.GROUP, name=names.launch_template, settings={"fleet": names.fleet}),
     ]
 
 
@@ -115,13 +122,39 @@ def setup(
         dry_run: Only look.
 
     Raises:
-        FleetError: AWS refused one; those before it are made.
+        FleetError: AWS refused one; those before it are made. A role or profile that may not be made is a step
+            "refused" instead, and the rest is made.
     """
     for resource in plan(names, pythons):
+        yield _look(provisioner, resource) if dry_run else _make(provisioner, resource)
+
+
+def _look(provisioner: Provisioner, resource: Resource) -> Step:
+    try:
+        return Step(resource=resource, what="there" if provisioner.exists(resource) else "missing")
+    except FleetError as error:
+        if not _may_be_others(resource, error):
+            raise
+        return Step(resource=resource, what="refused", why=str(error))
+
+
+def _make(provisioner: Provisioner, resource: Resource) -> Step:
+    try:
         there = provisioner.exists(resource)
-        if not dry_run:
-            provisioner.ensure(resource)
-        yield Step(resource=resource, what="there" if there else "missing" if dry_run else "made")
+        provisioner.ensure(resource)
+    except FleetError as error:
+        if not _may_be_others(resource, error):
+            raise
+        return Step(resource=resource, what="refused", why=str(error))
+    if resource.kind is Kind.GROUP and not there and not provisioner.exists(resource):
+        why = "there is no default VPC; a launch with --subnet makes it there"
+        return Step(resource=resource, what="skipped", why=why)
+    return Step(resource=resource, what="there" if there else "made")
+
+
+def _may_be_others(resource: Resource, error: FleetError) -> bool:
+    """Return whether somebody else may have to make it: many may do all the rest and nothing on IAM."""
+    return resource.kind in (Kind.ROLE, Kind.PROFILE) and getattr(error, "denied", False)
 
 
 def teardown(provisioner: Provisioner, names: Names, *, last_fleet: bool, dry_run: bool = False) -> Iterator[Step]:
@@ -137,7 +170,9 @@ def teardown(provisioner: Provisioner, names: Names, *, last_fleet: bool, dry_ru
         FleetError: AWS refused one; those before it are gone.
     """
     replies = [Resource(kind=Kind.QUEUE, name=name) for name in provisioner.queues(names.reply_queue(""))]
-    for resource in [*replies, *reversed(plan(names))]:
+    # the security group last: it stays in use until the last instance is gone
+    *others, group = plan(names)
+    for resource in [*replies, *reversed(others), group]:
         if not provisioner.exists(resource):
             continue
         if resource.kind is Kind.LOG_GROUP and not last_fleet:

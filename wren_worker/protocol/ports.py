@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 __all__ = [
+    "Elastic",
     "InstanceInfo",
     "InstanceRequest",
     "LaunchReport",
@@ -32,6 +33,7 @@ __all__ = [
     "ReplyQueue",
     "ReplySender",
     "TaskQueue",
+    "TypeInfo",
 ]
 
 
@@ -203,7 +205,11 @@ class ObjectStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRequest:
-    """What to launch. ``client_token`` makes a repeated request the same request."""
+    """What to launch. ``client_token`` makes a repeated request the same request.
+
+    No ``subnet_ids``: one of each zone of the default VPC. No ``security_group_ids``: the fleet's own, which lets
+    nothing in. ``tags`` go onto the instances beside those that name fleet, launch, Python and version.
+    """
 
     fleet: str
     count: int
@@ -217,15 +223,17 @@ class InstanceRequest:
     spot: bool = False
     max_price: str = ""
     subnet_ids: tuple[str, ...] = ()
+    security_group_ids: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchReport:
-    """What a launch started, and why not the rest: ``(reason code, sentence)`` per shortfall."""
+    """What a launch started, and why not the rest: ``(reason code, sentence)`` per shortfall, and what helps."""
 
     instance_ids: tuple[str, ...]
     shortfalls: tuple[tuple[str, str], ...] = ()
+    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +249,17 @@ class InstanceInfo:
     state_reason_code: str = ""
     state_reason: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeInfo:
+    """An instance type. ``memory_bytes`` is 0 and ``manufacturer`` "" where EC2 does not say."""
+
+    name: str
+    n_vcpus: int
+    memory_bytes: int = 0
+    architectures: tuple[str, ...] = ("x86_64",)
+    manufacturer: str = ""
 
 
 class Machines(Protocol):
@@ -270,8 +289,44 @@ class Machines(Protocol):
         """Return the newest own image for a Python minor, by its ``wren:python`` tag."""
         ...
 
+    def find_stock_image(self, owner: str, name_pattern: str) -> str | None:
+        """Return the newest x86_64 image of an owner (an account id) whose name fits a pattern with ``*``."""
+        ...
+
+    def describe_types(self, instance_types: Sequence[str]) -> list[TypeInfo]:
+        """Return what EC2 says of instance types, in the same order.
+
+        Raises:
+            FleetError: One does not exist in the region; names it.
+        """
+        ...
+
+    def spot_prices(self, instance_types: Sequence[str]) -> Mapping[str, tuple[float, float]]:
+        """Return today's spot prices, ``(lowest, highest)`` of all zones in dollars an hour; {} when not known."""
+        ...
+
     def console_output(self, instance_id: str) -> str:
         """Return the instance's console text, "" when there is none yet."""
+        ...
+
+
+class Elastic(Protocol):
+    """Starts instances for calls that wait. Asked by one thread of the client, again and again."""
+
+    def ensure(self, *, n_pending_calls: int, n_finished_calls: int) -> float:
+        """See to it that enough instances run, as far as bounds and rates allow; return seconds until to ask again.
+
+        Args:
+            n_pending_calls: Calls without outcome.
+            n_finished_calls: Calls that got theirs since the client started.
+
+        Raises:
+            FleetError: Nothing runs, and nothing more will be started; says why.
+        """
+        ...
+
+    def close(self) -> None:
+        """Start nothing any more; drain what was started if that was asked for. Best effort."""
         ...
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["Kind", "Provisioner", "Resource"]
+__all__ = ["Kind", "Probes", "Provisioner", "Resource"]
 
 
 class Kind(Enum):
@@ -19,6 +19,7 @@ class Kind(Enum):
     ROLE = "IAM role"
     PROFILE = "instance profile"
     TEMPLATE = "launch template"
+    GROUP = "security group"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,4 +59,35 @@ class Provisioner(Protocol):
 
     def queues(self, prefix: str) -> list[str]:
         """Return the names of queues that start with ``prefix``."""
+        ...
+
+
+class Probes(Protocol):
+    """Looks at what a launch depends on, and makes nothing. Each raises FleetError when AWS does not say.
+
+    ``denied`` is true in the error when looking is not allowed, which says nothing about what would have been seen.
+    """
+
+    def identity(self) -> str:
+        """Return whom AWS takes the caller for."""
+        ...
+
+    def network(self) -> str:
+        """Return in one line where instances would be put, by default.
+
+        Raises:
+            FleetError: Nowhere.
+        """
+        ...
+
+    def profile_roles(self, name: str) -> int:
+        """Return how many roles an instance profile holds; one is right."""
+        ...
+
+    def service_role(self, service: str) -> bool:
+        """Return whether a service ("spot", "ec2fleet") has its role in the account."""
+        ...
+
+    def vcpu_quota(self, *, spot: bool) -> float:
+        """Return how many vCPUs of standard types may run at once."""
         ...

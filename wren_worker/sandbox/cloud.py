@@ -87,6 +87,14 @@ class Cloud:
         """Return the vCPUs of a type, 1 when unknown."""
         return int(INSTANCE_TYPES.get(instance_type, {}).get("VCpuInfo", {}).get("DefaultVCpus", 1))
 
+    def connect(self) -> None:
+        """Give the default VPC its way to the internet, as every account's has."""
+        vpc: Any = self._ec2.get_default_vpc()
+        gateway = self._ec2.create_internet_gateway()
+        self._ec2.attach_internet_gateway(gateway.id, vpc.id)
+        (table,) = self._ec2.describe_route_tables(filters={"vpc-id": vpc.id, "association.main": "true"})
+        self._ec2.create_route(route_table_id=table.id, destination_cidr_block="0.0.0.0/0", gateway_id=gateway.id)
+
     def bake_image(self) -> str:
         """Register the image that a bake would have left: this interpreter, this version."""
         python = this_python()

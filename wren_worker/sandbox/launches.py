@@ -128,6 +128,9 @@ def start(run: Any, response: Any, params: Params, *, spot: bool) -> Any:
     """Start instances by moto's own RunInstances and give them what it drops; return the reservation."""
     before = response.params
     profile = params.pop("IamInstanceProfile", None)
+    if params.get("NetworkInterfaces") and params.get("SubnetId"):
+        # the template names the interface, a fleet's override its subnet
+        params["NetworkInterfaces"][0]["SubnetId"] = params.pop("SubnetId")
     if params.get("UserData"):
         params["UserData"] = str(params["UserData"])  # a template holds it as an object of moto's
     for mapping in params.get("BlockDeviceMappings") or []:

@@ -47,6 +47,7 @@ class Sandbox:
         tokens = Tokens()
         mend_fleets(self.capacity, tokens, mend_launches(self.capacity, tokens))
         cloud = Cloud()
+        cloud.connect()
         self.image_id = cloud.bake_image()
         self.gateway = Gateway(
             inner=moto_application(),

@@ -19,14 +19,14 @@ from wren_worker.client.future import Future
 from wren_worker.client.inline import Inline
 from wren_worker.client.remote import Remote
 from wren_worker.client.session import Session
-from wren_worker.client.transport import Ticket, Transport
+from wren_worker.client.transport import LONGEST_CALL_TIME, Ticket, Transport
 from wren_worker.clock import SystemClock
-from wren_worker.config import Names, Settings, load_settings, this_python
+from wren_worker.config import Names, Settings, load_settings
 from wren_worker.errors import ConfigError
-from wren_worker.fleet.launch import launch
 from wren_worker.fleet.setup import setup
 from wren_worker.fleet.spec import Launch
 from wren_worker.sandbox import control
+from wren_worker.wiring.elastic import elastic
 from wren_worker.wiring.operator import Operator
 
 __all__ = ["attach", "executor", "restore_future"]
@@ -46,6 +46,8 @@ def executor(
     job_max_runtime: float | None = None,
     map_item_limit: int | None = None,
     progress: bool | None = None,
+    launch: Launch | None = None,
+    terminate_on_exit: bool = False,
 ) -> Executor:
     """Return an executor; which backend, fleet, account and region it uses is printed in one line.
 
@@ -57,6 +59,8 @@ def executor(
         job_max_runtime: Default of every ``timeout``, in seconds (3600).
         map_item_limit: How many items one ``map`` takes.
         progress: Whether to show a progress bar; default: where somebody looks.
+        launch: Instances to start when calls wait for them, ``max_count`` at most; they leave by themselves.
+        terminate_on_exit: Whether closing the executor makes the instances that it started finish and leave.
 
     Raises:
         ConfigError: A setting is wrong, there are no credentials, or the sandbox extra is missing.
@@ -70,9 +74,14 @@ def executor(
         progress=progress,
     )
     bounds = {"job_max_runtime": settings.job_max_runtime, "map_item_limit": settings.map_item_limit}
+    if terminate_on_exit and launch is None:
+        raise ConfigError("terminate_on_exit is about instances that the executor starts: pass launch=Launch(…), too.")
     if _backend(settings) == "inline":
+        if launch is not None:
+            raise ConfigError("launch= starts instances, and backend='inline' runs calls in this process: drop one.")
         return Executor(Inline(SystemClock()), **bounds)  # type: ignore[arg-type]
-    return Executor(Remote(_transport(settings), progress=settings.progress), **bounds)  # type: ignore[arg-type]
+    transport = _transport(settings, launch, terminate_on_exit=terminate_on_exit)
+    return Executor(Remote(transport, progress=settings.progress), **bounds)  # type: ignore[arg-type]
 
 
 def attach(
@@ -127,10 +136,10 @@ def _backend(settings: Settings) -> str:
     return backend
 
 
-def _transport(settings: Settings) -> Transport:
+def _transport(settings: Settings, spec: Launch | None = None, *, terminate_on_exit: bool = False) -> Transport:
     backend = _backend(settings)
     if backend == "local":
-        operator, what = _local(settings)
+        operator, what = _local(settings, populate=spec is None)
     else:
         operator, what = Operator(settings), "sqs"
     names = operator.names
@@ -140,15 +149,17 @@ def _transport(settings: Settings) -> Transport:
         task_queue=operator.task_queue,
         store=operator.store,
         new_reply_queue=lambda: create_reply_queue(operator.aws, names, secrets.token_hex(8)),
-        why_nothing_runs=operator.why_nothing_runs,
+        why_nothing_runs=functools.partial(operator.why_nothing_runs, starts_own=spec is not None),
         describe=f"backend {what}, fleet '{names.fleet}', {operator.place}",
         restore=restore_future,
         clock=operator.clock,
         python=operator.python,
+        longest_call_time=min(LONGEST_CALL_TIME, spec.longest_call_time) if spec else LONGEST_CALL_TIME,
+        elastic=elastic(operator, spec, terminate_on_exit=terminate_on_exit) if spec else None,
     )
 
 
-def _local(settings: Settings) -> tuple[Operator, str]:
+def _local(settings: Settings, *, populate: bool) -> tuple[Operator, str]:
     """Return the fleet of the sandbox that runs, or of one that lives as long as this process."""
     if os.environ.get("AWS_ENDPOINT_URL"):
         return Operator(settings), "local (the sandbox of the environment)"  # an instance's own, or the exports
@@ -159,7 +170,7 @@ def _local(settings: Settings) -> tuple[Operator, str]:
             pass
         return operator, "local (the running sandbox)"
     operator = Operator(settings, exports=_private_sandbox().info.exports)
-    _populate(operator)
+    _populate(operator, with_instance=populate)
     return operator, "local (a sandbox of this process)"
 
 
@@ -172,13 +183,15 @@ def _private_sandbox() -> control.PrivateSandbox:
     return sandbox
 
 
-def _populate(operator: Operator) -> None:
-    """Give a private sandbox its fleet and its one instance, unless it has them."""
+def _populate(operator: Operator, *, with_instance: bool) -> None:
+    """Give a private sandbox its fleet and its one instance, unless it has them or an executor starts its own."""
     if operator.machines.instances(operator.names.fleet):
         return
     for _ in setup(operator.provisioner, operator.names, pythons=(operator.python,)):
         pass
+    if not with_instance:
+        return
     cores = os.cpu_count() or 1
     kind = next((name for n_vcpus, name in _TYPES if n_vcpus >= cores), _TYPES[-1][1])
     spec = Launch(types=(kind,), idle_timeout=_PRIVATE_LIFETIME, max_lifetime=_PRIVATE_LIFETIME)
-    launch(operator.machines, spec, operator.names, python=this_python(), launch_id=secrets.token_hex(8))
+    operator.launch(spec, launch_id=secrets.token_hex(8))
