@@ -238,7 +238,7 @@ def test_threads_share_a_queue_and_no_message(case):
 
     def work():
         while True:
-            found = case.take(4)
+            found = case.take(4, lease_time=60.0)  # a thread that is kept waiting loses nothing
             if not found:
                 return
             case.queue.delete([message.receipt_handle for message in found])
