@@ -250,7 +250,7 @@ def test_threads_share_a_queue_and_no_message(case):
         thread.start()
     for thread in threads:
         thread.join(60)
-    # none is lost; a standard queue may deliver one twice, and bare moto does when two threads receive at the same moment
+    # none is lost; a standard queue may deliver one twice, and bare moto does when two threads receive at once
     assert sorted(set(map(int, taken))) == list(range(n))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import os
 import pickle
 import subprocess
@@ -564,3 +565,27 @@ def test_outcomes_may_come_while_a_wait_begins(world):
     with watch:
         assert watch.n_pending == 0
     assert watch.n_done == 5
+
+
+def test_the_garbage_collector_rests_only_while_futures_are_made(world):
+    world.run()
+    ex = world.executor()
+
+    class Item:
+        def __init__(self, fails: bool) -> None:
+            self.fails = fails
+
+        def __reduce__(self):
+            rested.append(not gc.isenabled())
+            return (int, ()) if not self.fails else 1 // 0
+
+    rested: list[bool] = []
+    assert get_all_results(ex.map(lambda x: x, [Item(fails=False)])) == [0]
+    assert rested[0]
+    assert gc.isenabled()
+    with pytest.raises(SerializationError):
+        ex.map(lambda x: x, [Item(fails=True)])
+    assert gc.isenabled()
+    rested.clear()
+    ex.map(lambda x: x, iter([Item(fails=False)]))
+    assert not any(rested)  # a generator's code may leave any garbage

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from wren_worker.client.future import Future
+from wren_worker.client.garbage import collector_at_rest
 from wren_worker.client.job import Job
 from wren_worker.client.refs import Putter
 from wren_worker.client.session import Session
@@ -185,6 +186,12 @@ class _Sending:
         self._n_expected = n_expected
 
     def calls(self, calls: Iterable[tuple[object, ...]]) -> list[Future[object]]:
+        if self._n_expected is None:
+            return self._take(calls)  # a generator: code of the user's, which may leave any garbage
+        with collector_at_rest():
+            return self._take(calls)
+
+    def _take(self, calls: Iterable[tuple[object, ...]]) -> list[Future[object]]:
         futures: list[Future[object]] = []
         blobs: list[bytes] = []
         few = self._n_expected is not None and self._n_expected <= _CALLS_TOGETHER

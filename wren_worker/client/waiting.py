@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from wren_worker.client.future import Future
+from wren_worker.client.garbage import collector_at_rest
 from wren_worker.client.prefetch import Prefetch
 from wren_worker.client.progress import Progress
 from wren_worker.client.watch import Watch
@@ -92,7 +93,8 @@ def get_all_results(fs: Iterable[Future[T]], timeout: float | None = None) -> li
             if not _wait_for_all(watch, futures, timeout):
                 raise TimeoutError(f"{watch.n_pending} of {len(futures)} futures are not done")
         prefetch.finish()
-    return [future.result() for future in futures]
+    with collector_at_rest():
+        return [future.result() for future in futures]
 
 
 def _wait_for_all(watch: Watch, futures: list[Future[T]], timeout: float | None) -> bool:
