@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What an environment file asks for, as pip requirements: for machines that have no conda. Standard library only.
 
-    environment_wheels.py environment-py311.yml      requirements, one a line
-    environment_wheels.py --explicit report.json     what pip's report says it installed, by name, version and sha256
+environment_wheels.py environment-py311.yml      requirements, one a line
+environment_wheels.py --explicit report.json     what pip's report says it installed, by name, version and sha256
 """
 
 from __future__ import annotations

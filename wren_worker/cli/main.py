@@ -38,6 +38,7 @@ _COMMANDS = {
     "status": "fleet",
     "terminate": "fleet",
     "logs": "logs",
+    "image": "image",
 }
 
 
