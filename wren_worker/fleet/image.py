@@ -178,15 +178,13 @@ def run_packer(command: Sequence[str], say: Callable[[str], None]) -> None:
         assert process.stdout is not None  # noqa: S101 - narrows the type
         while True:
             try:
-                line = process.stdout.readline()
+                for line in process.stdout:
+                    last.append(line)
+                    say(line.rstrip("\n"))
+                break
             except KeyboardInterrupt:
                 interrupted = True
                 say("interrupted: waiting for packer to remove what it made")
-                continue
-            if not line:
-                break
-            last.append(line)
-            say(line.rstrip("\n"))
     if interrupted:
         raise KeyboardInterrupt
     if process.returncode:
