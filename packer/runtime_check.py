@@ -134,8 +134,9 @@ def _mkl_library(facts: dict[str, Any]) -> None:
     mkl = _library(found)
     for check in (_dgemm, _dgesdd, _fft, _vector):
         check(mkl)
-    facts["mkl_files"] = _loaded("libmkl_")
-    _require(len({os.path.dirname(path) for path in _maps("libmkl_")}) == 1, "MKL is loaded from several folders")
+    folders = sorted({os.path.dirname(path) for path in _maps("libmkl_")})
+    facts["mkl_files"], facts["mkl_folder"] = _loaded("libmkl_"), folders[0]
+    _require(len(folders) == 1, f"MKL is loaded from several folders: {', '.join(folders)}")
 
 
 # numpy and what stands on it
