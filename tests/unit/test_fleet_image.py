@@ -70,11 +70,21 @@ def test_every_python_that_is_served_has_an_environment():
 
 
 @pytest.mark.parametrize(
-    ("values", "told"), [({"python": "3.10"}, "3.11, 3.12"), ({"python": "3.11", "base": "arch"}, "ubuntu-24.04")]
+    ("values", "told"),
+    [
+        ({"python": "3.10"}, "3.11, 3.12"),
+        ({"python": "3.11", "base": "arch"}, "ubuntu-24.04"),
+        ({"python": "3.12", "runtime": "wheels"}, "debian-12 has Python 3.11"),
+    ],
 )
 def test_what_cannot_be_built_is_refused_with_what_can(values, told):
     with pytest.raises(ConfigError, match=told):
         Build(region="us-east-1", **values)
+
+
+def test_wheels_go_with_the_base_s_own_python():
+    for base, python in (("debian-12", "3.11"), ("ubuntu-24.04", "3.12")):
+        assert Build(region="r", python=python, base=base, runtime="wheels").variables(Path("/"))["runtime"] == "wheels"
 
 
 def test_only_what_has_a_value_is_given_to_packer():

@@ -47,6 +47,9 @@ BASES: Mapping[str, Mapping[str, str]] = {
     },
 }
 
+#: The Python that a base brings, which is the only one that wheels can be installed for.
+_BASE_PYTHON = {"debian-12": "3.11", "ubuntu-24.04": "3.12"}
+
 #: What packer prints when it cannot go on -> what to do about it.
 _ADVICE = (
     ("packer init", "packer lacks its plugin for AWS. Run: packer init {folder}"),
@@ -74,7 +77,7 @@ class Build:
         encrypt: Whether disk and snapshot are encrypted.
 
     Raises:
-        ConfigError: There is no such Python or base.
+        ConfigError: There is no such Python or base, or the one is not to be had on the other.
     """
 
     python: str
@@ -91,6 +94,11 @@ class Build:
             raise ConfigError(f"No image is known for Python {self.python}: choose from {', '.join(pythons())}.")
         if self.base not in BASES:
             raise ConfigError(f"'{self.base}' is no base for an image: choose from {', '.join(BASES)}.")
+        if self.runtime == "wheels" and self.python != _BASE_PYTHON[self.base]:
+            raise ConfigError(
+                f"{self.base} has Python {_BASE_PYTHON[self.base]}, and wheels need the base's own. "
+                "Take --runtime conda, which brings its Python along, or another --base."
+            )
 
     def variables(self, output: Path) -> dict[str, str]:
         """Return the template's variables; packer leaves its manifest in ``output``."""
