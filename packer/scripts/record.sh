@@ -5,15 +5,15 @@ set -euo pipefail
 
 etc=/opt/wren/etc
 case $WREN_RUNTIME in
-conda) python=/opt/wren/runtime/bin/python blas=mkl ;;
-wheels) python=/opt/wren/runtime/bin/python blas=openblas ;;
-none) python=/opt/wren/venv/bin/python blas=none ;;
+conda) blas=mkl ;;
+wheels) blas=openblas ;;
+none) blas=none ;;
 *) echo "record: WREN_RUNTIME=$WREN_RUNTIME is none of conda, wheels, none" >&2 && exit 1 ;;
 esac
 
 install -m 0644 "$WREN_FILES/packer/runtime_check.py" "$etc/runtime_check.py"
 # -I: nothing of this machine's environment gets in
-"$python" -I "$etc/runtime_check.py" --blas "$blas" --python "$WREN_PYTHON_MINOR" \
+/opt/wren/runtime/bin/python -I "$etc/runtime_check.py" --blas "$blas" --python "$WREN_PYTHON_MINOR" \
     --kind "$WREN_RUNTIME" --explicit "$etc/runtime-explicit.txt" >"$etc/runtime.json.new" ||
     { cat "$etc/runtime.json.new" && rm -f "$etc/runtime.json.new" && exit 1; }
 mv "$etc/runtime.json.new" "$etc/runtime.json"

@@ -2,7 +2,7 @@
 # The runtime: the interpreter and packages that calls see, under /opt/wren/runtime. WREN_RUNTIME says from where:
 #   conda   conda-forge, BLAS = MKL, any Python of environment-py3*.yml
 #   wheels  PyPI, BLAS = OpenBLAS, the base's own Python
-#   none    nothing: calls run under the daemon's Python
+#   none    nothing of its own: calls run in the daemon's environment
 # /opt/wren/etc/runtime-explicit.txt lists every package by its sha256; the digest of that list is the runtime's name.
 set -euo pipefail
 : "${WREN_FILES:?the uploaded folder}" "${WREN_PYTHON_MINOR:?3.11 to 3.14}" "${WREN_RUNTIME:?conda, wheels or none}"
@@ -62,7 +62,9 @@ case $WREN_RUNTIME in
 conda) from_conda ;;
 wheels) from_wheels ;;
 none)
-    echo "runtime: none, as asked"
+    rm -rf "$runtime"
+    ln -s venv "$runtime"
+    echo "runtime: the daemon's environment, as asked"
     exit 0
     ;;
 *) die "WREN_RUNTIME=$WREN_RUNTIME is none of conda, wheels, none" ;;
