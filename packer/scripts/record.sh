@@ -11,6 +11,7 @@ none) blas=none ;;
 *) echo "record: WREN_RUNTIME=$WREN_RUNTIME is none of conda, wheels, none" >&2 && exit 1 ;;
 esac
 
+rm -f "$etc/runtime.json"
 install -m 0644 "$WREN_FILES/packer/runtime_check.py" "$etc/runtime_check.py"
 # -I: nothing of this machine's environment gets in
 /opt/wren/runtime/bin/python -I "$etc/runtime_check.py" --blas "$blas" --python "$WREN_PYTHON_MINOR" \

@@ -223,3 +223,28 @@ def test_a_dry_run_shows_the_command_and_has_the_template_checked(cli, tmp_path)
     assert "packer build -only=amazon-ebs.wren" in done.stdout
     assert {"python=3.13", "region=eu-west-3", "ssh_username=ubuntu"} <= set(done.stdout.split())
     assert "got validate -only=amazon-ebs.wren" in done.stderr
+
+
+BUILDS = """#!/bin/sh
+[ "$1" = version ] && echo "Packer v1.14.0" && exit
+for argument; do case $argument in output=*) output=${argument#output=} ;; esac; done
+echo "==> amazon-ebs.wren: the fake builds"
+build='{"packer_run_uuid": "u", "artifact_id": "us-east-1:IMAGE"}'
+echo "{\\"builds\\": [$build], \\"last_run_uuid\\": \\"u\\"}" >"$output/manifest.json"
+echo '{"digest": "DIGEST", "python": "3.11", "ok": true}' >"$output/runtime.json"
+"""
+
+
+def test_build_names_the_image_its_price_and_tags_it_with_its_runtime(cli, bake, images, aws, tmp_path):
+    image_id = bake({"wren:python": "3.11", "wren:runtime": "conda-asked-1"})
+    packer = tmp_path / "packer"
+    packer.write_text(BUILDS.replace("IMAGE", image_id).replace("DIGEST", "d" * 64), encoding="utf-8")
+    packer.chmod(packer.stat().st_mode | stat.S_IXUSR)
+    endpoint = aws.ec2().meta.endpoint_url
+    services = {"AWS_ENDPOINT_URL": None, "AWS_ENDPOINT_URL_EC2": endpoint, "AWS_ENDPOINT_URL_STS": endpoint}
+    done = cli("image", "build", "--python", "3.11", **services)
+    assert done.returncode == 0, done.stderr
+    assert f"{image_id}: Python 3.11, runtime {'d' * 16}" in done.stdout
+    assert "a month; remove it: image rm" in done.stdout
+    assert "the fake builds" in done.stderr
+    assert ours(images, image_id).runtime == "d" * 64
