@@ -33,8 +33,8 @@ nap.__module__ = "__main__"
 def test_a_job_starts_what_it_deserves_they_leave_and_the_next_job_starts_others(world: World, capfd):
     with wren.executor(backend="sqs", launch=spec(idle_timeout=3.0), progress=False) as executor:
         assert world.rows() == []
-        first = executor.map(nap, range(30), chunksize=1)
-        assert wren.get_all_results(first) == list(range(30))
+        first = executor.map(nap, range(90), chunksize=1)
+        assert wren.get_all_results(first) == list(range(90))
         assert len(places(first)) == 3
         world.until(lambda: world.rows() == [])
         reasons = {row.reason for row in world.rows(alive_only=False)}
@@ -67,7 +67,8 @@ def test_calls_outlive_all_their_instances(world: World):
 def test_leaving_drains_what_was_started_and_nothing_else(world: World):
     (other,) = world.launch(1, ready=False)
     with wren.executor(backend="sqs", launch=spec(max_count=2), terminate_on_exit=True, progress=False) as executor:
-        wren.get_all_results(executor.map(nap, range(8), chunksize=1))
+        # enough that the one which is there already cannot have done it before a second is worth its while
+        wren.get_all_results(executor.map(nap, range(80), chunksize=1))
     found = {info.instance_id: info.tags for info in world.operator.machines.instances(world.fleet)}
     ours = set(found) - {other}
     assert len(ours) == 1  # one lived already, and two is the bound
