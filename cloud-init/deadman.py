@@ -92,7 +92,7 @@ def verdict(limits, booted, heartbeat, clock):
     return "stale_heartbeat" if clock - heartbeat > limits["stale_timeout"] else None
 
 
-def power_off(run_dir, log_dir, reason, clock):
+def power_off(run_dir, log_dir, reason, clock, console=None):
     """Ask for power-off, harder each time."""
     path = os.path.join(run_dir, "deadman.asked")
     n_asked = int(read_number(path) or 0)
@@ -101,6 +101,8 @@ def power_off(run_dir, log_dir, reason, clock):
     for step in (
         lambda: write_text(path, str(n_asked + 1)),
         lambda: append(os.path.join(log_dir, "deadman.log"), json.dumps({**line, "clock": round(clock, 3)})),
+        # EC2 keeps what stands on the console, which is all there is when the disk is full
+        lambda: append(console, f"wren: deadman: {reason}, {' '.join(command)}") if console else None,
     ):
         try:
             step()
@@ -138,7 +140,7 @@ def main(environ):
         booted = 0.0 if booted is None else booted
     reason = reason or verdict(limits, booted, read_number(os.path.join(run_dir, "heartbeat")), clock)
     if reason is not None:
-        power_off(run_dir, log_dir, reason, clock)
+        power_off(run_dir, log_dir, reason, clock, environ.get("WREN_CONSOLE"))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ __all__ = [
     "Inbox",
     "JobFiles",
     "LeaseLost",
+    "LeaveAsked",
     "PollEnded",
     "Rejected",
     "Removed",
@@ -121,7 +122,15 @@ class Removed:
     deleted: bool = True
 
 
-Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveAsked:
+    """The instance is to leave: ``why``, and by when on the monotonic clock, None when it may take its time."""
+
+    why: str
+    deadline: float | None = None
+
+
+Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed | LeaveAsked
 
 
 @dataclass(slots=True)

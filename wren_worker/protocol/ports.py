@@ -273,7 +273,19 @@ class Metadata(Protocol):
         ...
 
     def tag(self, key: str) -> str | None:
-        """Return one of the instance's own tags, None when it is not set."""
+        """Return one of the instance's own tags, None when it is not set.
+
+        Raises:
+            FleetError: The metadata service does not answer.
+        """
+        ...
+
+    def interruption(self) -> float | None:
+        """Return when AWS takes this spot instance away (unix seconds), None while it does not mean to.
+
+        Raises:
+            FleetError: The metadata service does not answer.
+        """
         ...
 
 
