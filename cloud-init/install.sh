@@ -38,7 +38,7 @@ place "$here/etc/system.conf" "$root/etc/systemd/system.conf.d/50-wren.conf"
 place "$here/etc/sysctl.conf" "$root/etc/sysctl.d/90-wren.conf"
 
 # the supervisord unit is started by user-data, when there is something to run
-enable wren-deadman.timer timers.target
+enable wren-deadman.timer sysinit.target
 enable wren-lastwords.service multi-user.target
 enable wren-bootlog.service cloud-init.target
 

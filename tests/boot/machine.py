@@ -73,6 +73,8 @@ class Machine:
         self.off_timestamp = 0.0
         self._aws: subprocess.Popen[str] | None = None
         self._vm: subprocess.Popen[bytes] | None = None
+        self._init: psutil.Process | None = None
+        self._seen = False
         for path in (self.extra, self.disk):
             path.mkdir(parents=True, exist_ok=True)
         self.imds: dict[str, Any] = {
@@ -127,7 +129,8 @@ class Machine:
             self.drop_in(f"{unit}.service", f"[Service]\nBindReadOnlyPaths={hidden}\n")
         for unit in SERVICES:
             self.drop_in(f"{unit}.service", f"[Service]\nEnvironment=AWS_ENDPOINT_URL={ENDPOINT}\n", "91-drill")
-        timer = f"[Timer]\nOnUnitActiveSec=\nOnUnitActiveSec={look_interval}s\nAccuracySec=100ms\n"
+        # an empty one takes all of them away
+        timer = f"[Timer]\nOnUnitActiveSec=\nOnBootSec=0\nOnUnitActiveSec={look_interval}s\nAccuracySec=100ms\n"
         self.drop_in("wren-deadman.timer", timer)
         (self.extra / "var/log/journal").mkdir(parents=True, exist_ok=True)
 
@@ -141,6 +144,7 @@ class Machine:
 
     def boot(self) -> None:
         """Power on."""
+        self._init, self._seen = None, False
         environ = {
             "PATH": os.environ["PATH"],
             "NAME": self.name,
@@ -169,7 +173,6 @@ class Machine:
         assert self._vm is not None
         return self._vm.poll() is not None or ((self.folder / "console.log").exists() and self._seen)
 
-    _seen = False
 
     def processes(self) -> list[psutil.Process]:
         """Return everything of this machine's tree, as this host sees it."""
@@ -182,6 +185,12 @@ class Machine:
 
     def init(self) -> int | None:
         """Return the pid of its PID 1, None when it does not run."""
+        if self._init is not None and self._init.is_running() and self._init.status() != psutil.STATUS_ZOMBIE:
+            return self._init.pid
+        self._init = self._find_init()
+        return None if self._init is None else self._init.pid
+
+    def _find_init(self) -> psutil.Process | None:
         for process in self.processes():
             try:
                 status = Path(f"/proc/{process.pid}/status").read_text()
@@ -190,7 +199,7 @@ class Machine:
             numbers = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
             if len(numbers) > 1 and numbers[-1] == "1" and "State:\tZ" not in status:
                 self._seen = True
-                return process.pid
+                return process
         return None
 
     def find(self, *words: str) -> psutil.Process | None:
@@ -238,7 +247,7 @@ class Machine:
         while not done():
             if time.monotonic() - began > timeout:
                 raise TimeoutError(f"{self.name}: no {what} within {timeout:.0f} s; see {self.folder}")
-            time.sleep(0.05)
+            time.sleep(0.1)
         return time.monotonic() - began
 
     def until_polling(self, timeout: float = 40) -> None:
@@ -273,6 +282,7 @@ class Machine:
 
     def rescue(self) -> subprocess.Popen[bytes]:
         """Start another instance's daemon on this host, which finishes what the machine gave back."""
+        self.tell_imds(instance_id="i-0123456789abcdef0", interruption=None, tags={})
         folder = self.folder / "rescue"
         for name in ("run", "log", "work", "bin"):
             (folder / name).mkdir(parents=True, exist_ok=True)

@@ -48,8 +48,8 @@ class Network:
             with contextlib.suppress(subprocess.SubprocessError):
                 subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
 
-    def cut(self, port: int) -> None:
-        """Let nothing of the machine's through to a port any more: packets vanish, as in a broken security group."""
+    def cut(self, port: int, *, verdict: str = "drop") -> None:
+        """Let nothing of the machine's through to a port: packets vanish, or are refused."""
         # after the nat chain, so by interface and by where it now leads
-        rule = ["add", "rule", "ip", "drill", "cut", "iifname", "aws0", "tcp", "dport", str(port), "drop"]
+        rule = ["add", "rule", "ip", "drill", "cut", "iifname", "aws0", "tcp", "dport", str(port), *verdict.split()]
         run(in_netns(self.aws, ["nft", *rule]))
