@@ -41,6 +41,7 @@ place "$here/etc/sysctl.conf" "$root/etc/sysctl.d/90-wren.conf"
 enable wren-deadman.timer sysinit.target
 enable wren-lastwords.service multi-user.target
 enable wren-bootlog.service cloud-init.target
+enable wren-checkin.service cloud-init.target
 
 # where supervisord's listener finds its script: the package of whatever Python the environment has
 for package in "$root"/opt/wren/venv/lib/python3.*/site-packages; do

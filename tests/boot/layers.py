@@ -37,6 +37,11 @@ def _on_failure(machine: Machine) -> None:
         machine.drop_in(f"{unit}.service", "[Unit]\nOnFailure=\n", "80-off")
 
 
+def _checkin(machine: Machine) -> None:
+    """Layer 2: nobody asks whether cloud-init has started anything."""
+    machine.drop_in("wren-checkin.service", "[Service]\nExecStart=\nExecStart=/bin/true\n", "80-off")
+
+
 def _deadman(machine: Machine) -> None:
     """Layer 3."""
     machine.drop_in("wren-deadman.service", "[Service]\nExecStart=\nExecStart=/bin/true\n", "80-off")
@@ -57,6 +62,7 @@ LAYERS: dict[str, Callable[[Machine], None]] = {
     "listener": _listener,
     "start-limit": _start_limit,
     "on-failure": _on_failure,
+    "check-in": _checkin,
     "dead-man": _deadman,
     "job-timeout": _job_timeout,
     "kill-mode-mixed": _mixed,
