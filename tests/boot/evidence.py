@@ -41,6 +41,11 @@ def journal(folder: Path) -> list[tuple[float, str, str]]:
     ]
 
 
+def endings_of(root: Path) -> list[dict[str, Any]]:
+    """Return what a running machine's daemon has said about going."""
+    return [line for line in json_lines(root / "var/log/wren/daemon.log") if line["event"] == "power_off"]
+
+
 #: What systemd says when it ends the machine by itself.
 _SYSTEMD = (
     "Triggering OnFailure",

@@ -32,9 +32,9 @@ if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
     umount -R -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup || exit 98
 fi
 mkdir -p "/sys/fs/cgroup/$NAME"; echo $$ > "/sys/fs/cgroup/$NAME/cgroup.procs" || exit 99
-# --register=no: there is no machined here. The pipe makes /dev/console a place that can be appended to.
+# --register=no: there is no machined here. The console is a terminal of its own, as on a real machine.
 SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn -q -D "$DISK/root" -M "$NAME" --register=no --keep-unit \
-    --network-namespace-path="/run/netns/$NETNS" --resolv-conf=off --timezone=off --link-journal=no --console=pipe \
+    --network-namespace-path="/run/netns/$NETNS" --resolv-conf=off --timezone=off --link-journal=no --console=read-only \
     --kill-signal=SIGRTMIN+4 --boot </dev/null 2>&1 | cat >>"$OUT/console.log" || rc=$?
 mkdir -p "$OUT/log"; cp -r "$DISK/root/var/log/." "$OUT/log/" 2>/dev/null
 cp -r "$DISK/root/var/lib/cloud/data" "$OUT/" 2>/dev/null

@@ -354,6 +354,26 @@ def second_boot(stage: Stage) -> None:
     stage.off(60)
 
 
+def hung_shutdown(stage: Stage) -> None:
+    machine = stage.machine
+    stuck = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sleep infinity\n"
+    machine.put("/etc/systemd/system/stuck.service", f"{stuck}TimeoutStopSec=infinity\n")
+    machine.drop_in("wren-supervisord.service", "[Unit]\nWants=stuck.service\n", "85-stuck")
+    # an image has 90 s
+    machine.drop_in("poweroff.target", "[Unit]\nJobTimeoutSec=6s\n")
+    stage.boot()
+    machine.until_polling()
+    machine.until(lambda: evidence.endings_of(machine.root()), 30, "power_off")
+    stage.now()
+    stage.off(60)
+    stage.outcome.check(machine_forced(machine), "nothing forced it off")
+
+
+def machine_forced(machine: Machine) -> bool:
+    """Return whether the shutdown was cut short by somebody."""
+    return {"systemd", "dead-man"} & set(evidence.ending(machine.folder).also) != set()
+
+
 def wheel_at_boot(stage: Stage) -> None:
     _from_archive(stage, wheels=None)
 
@@ -399,6 +419,7 @@ SCENARIOS = (
     Scenario("supervisord killed once", supervisord_killed_once, "daemon", 40, "idle"),
     Scenario("IMDS down", imds_down, "systemd", 60, "OnFailure"),
     Scenario("IMDS silent", imds_silent, "dead-man", 10 + 10 + 8, "no_heartbeat_after_boot"),
+    Scenario("shutdown hangs", hung_shutdown, "daemon", 6 + 6, "idle"),
     Scenario("SIGTERM, calls in flight", button, "button", 12),
     Scenario("crash loop", crash_loop, "listener", 30, "could not be started"),
     Scenario("broken user-data", broken_user_data, "systemd", 25, "OnFailure"),
