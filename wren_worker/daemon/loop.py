@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wren_worker.clock import Clock
-from wren_worker.daemon.events import Arrived, Fetched, Inbox, LeaseLost, PollEnded, Rejected, Removed, State, Stored
+from wren_worker.daemon.events import (
+    Arrived,
+    Fetched,
+    Inbox,
+    LeaseLost,
+    LeaveAsked,
+    PollEnded,
+    Rejected,
+    Removed,
+    State,
+    Stored,
+)
 from wren_worker.daemon.exits import Exit
 from wren_worker.daemon.needs import Needs
 from wren_worker.daemon.receiver import Receiver
@@ -153,6 +164,8 @@ class Daemon:
                 self._workload.removed(item)
             elif isinstance(item, Fetched):
                 self._needs.fetched(item)
+            elif isinstance(item, LeaveAsked):
+                self._leave_asked(item)
             else:
                 self._poll_ended(item)
 
@@ -193,6 +206,16 @@ class Daemon:
             self._leave_by = self._clock.monotonic() + _STOP_TIME
             self._workload.begin_release()
 
+    def _leave_asked(self, asked: LeaveAsked) -> None:
+        """Start nothing more, finish what runs, give the rest back; then the clock's verdict is to go."""
+        now = self._clock.monotonic()
+        if self._state is State.OFF or self._leave_by is not None:
+            return
+        self._log.event("leave_asked", why=asked.why, deadline_in=asked.deadline and round(asked.deadline - now, 1))
+        self._retirement = self._retirement.asked_to_leave(now=now, deadline=asked.deadline, why=asked.why)
+        self._enter(State.DRAINING)
+        self._workload.begin_release()
+
     # --- retiring -----------------------------------------------------------------------------------------------------
 
     def _retire(self) -> None:
@@ -214,7 +237,7 @@ class Daemon:
             self._exit = Exit.STOPPED
         else:
             self._leave_by = None
-            self._go_off(now, "maximum lifetime")
+            self._go_off(now, self._retirement.why)
 
     def _judge(self, verdict: Verdict, now: float, idle_since: float | None) -> None:
         if verdict is Verdict.OFF:
@@ -224,7 +247,7 @@ class Daemon:
         elif verdict is Verdict.DRAIN:
             self._enter(State.DRAINING)
             if self._workload.empty and not self._receiver.polling:
-                self._go_off(now, "maximum lifetime")
+                self._go_off(now, self._retirement.why)
         elif verdict is Verdict.LAST_LOOK:
             self._look_last(now)
         else:
