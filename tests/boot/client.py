@@ -62,7 +62,7 @@ def job(n_calls: str, seconds: str, chunksize: str) -> dict[str, Any]:
         began = time.time()
         print(f"call {number}")
         time.sleep(duration)
-        return {"number": number, "began": began, "host": os.uname().nodename, "euid": os.geteuid()}
+        return {"number": number, "began": began, "host": os.uname().nodename, "prefix": sys.prefix}
 
     with wren.executor(backend="sqs", fleet=FLEET, progress=False) as ex:
         futures = ex.map(work, range(int(n_calls)), chunksize=int(chunksize))

@@ -126,15 +126,15 @@ mount --bind $WHEELS tmp/wheels
 rm -f etc/resolv.conf; cp -L /etc/resolv.conf etc/resolv.conf
 for script in $SCRIPTS; do
     chroot . env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 WREN_FILES=/tmp/wren \
-        PIP_NO_INDEX=1 PIP_FIND_LINKS=/tmp/wheels bash "$script"
+        WREN_RUNTIME=none WREN_PYTHON_MINOR=$PYTHON PIP_NO_INDEX=1 PIP_FIND_LINKS=/tmp/wheels bash "$script"
 done
 rm -rf etc/resolv.conf var/lib/apt/lists/* var/cache/apt/*
 """
 
 
 def _provision(base: Path, folder: Path, wheels: Path) -> None:
-    scripts = [f"/tmp/wren/packer/scripts/{name}.sh" for name in ("base", "daemon", "units")]
-    _overlay(folder, (base,), _PROVISION, FILES=str(ROOT), WHEELS=str(wheels), SCRIPTS=" ".join(scripts))
+    scripts = [f"/tmp/wren/packer/scripts/{name}.sh" for name in ("base", "daemon", "runtime", "units", "record")]
+    _overlay(folder, (base,), _PROVISION, FILES=str(ROOT), WHEELS=str(wheels), SCRIPTS=" ".join(scripts), PYTHON=this_python())
 
 
 def _install_wheel(folder: Path, lower: tuple[Path, ...], wheel: bytes) -> None:

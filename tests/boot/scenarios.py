@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -186,7 +187,8 @@ def hung(stage: Stage) -> None:
 
 def supervisord_killed(stage: Stage) -> None:
     machine = stage.machine
-    stage.boot(idle_timeout=300.0)
+    # five starts take longer than a drill's dead-man waits
+    stage.boot(idle_timeout=300.0, stale_timeout=60.0)
     client = machine.start_client("job", 4, 1.0, 1)
     stage.until_running()
     stage.now()
@@ -384,13 +386,21 @@ def stock_image(stage: Stage) -> None:
 
 def _from_archive(stage: Stage, *, wheels: Path | None) -> None:
     machine = stage.machine
-    archive = bootstrap.build(python=this_python(), wheels=wheels)
+    packages = machine.folder / "packages"
+    packages.mkdir()
+    if wheels is not None:
+        shutil.copy(next(wheels.glob("cloudpickle-*")), packages)
+    archive = bootstrap.build(python=this_python(), wheels=wheels, packages=packages if wheels else None)
     path = machine.folder / "bootstrap.tar.gz"
     path.write_bytes(archive.data)
     bucket = machine.client("upload", path, archive.key)["bucket"]
     place = Bootstrap(bucket=bucket, key=archive.key, sha256=archive.sha256, region="us-east-1")
     stage.boot(bootstrap_=place)
-    stage.settle(machine.start_client("job", 6, 0.2, 2), rescue=False)
+    found = stage.settle(machine.start_client("job", 6, 0.2, 2), rescue=False)
+    runtimes = {result["prefix"] for result in found["results"]}
+    # that of the image's build is the daemon's environment, as was asked for
+    expected = {"/opt/wren/runtime"} if wheels else {"/opt/wren/venv", "/opt/wren/runtime"}
+    stage.outcome.check(runtimes and runtimes <= expected, f"calls ran in {runtimes}")
     stage.now()
     stage.off(60)
     stage.outcome.timeline = evidence.timeline(
