@@ -51,7 +51,9 @@ def logs(instance_id: str) -> dict[str, Any]:
         name = stream["logStreamName"]
         if name.startswith(instance_id):
             events = client.get_log_events(logGroupName=group, logStreamName=name, startFromHead=True)["events"]
-            found[name.removeprefix(f"{instance_id}-")] = [event["message"] for event in events]
+            found[name.removeprefix(f"{instance_id}-")] = [
+                json.dumps({"timestamp": event["timestamp"] / 1000, **json.loads(event["message"])}) for event in events
+            ]
     return found
 
 

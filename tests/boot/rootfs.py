@@ -133,8 +133,9 @@ rm -rf etc/resolv.conf var/lib/apt/lists/* var/cache/apt/*
 
 
 def _provision(base: Path, folder: Path, wheels: Path) -> None:
+    python = this_python()
     scripts = [f"/tmp/wren/packer/scripts/{name}.sh" for name in ("base", "daemon", "runtime", "units", "record")]
-    _overlay(folder, (base,), _PROVISION, FILES=str(ROOT), WHEELS=str(wheels), SCRIPTS=" ".join(scripts), PYTHON=this_python())
+    _overlay(folder, (base,), _PROVISION, FILES=str(ROOT), WHEELS=str(wheels), SCRIPTS=" ".join(scripts), PYTHON=python)
 
 
 def _install_wheel(folder: Path, lower: tuple[Path, ...], wheel: bytes) -> None:

@@ -324,9 +324,14 @@ def disk_full(stage: Stage) -> None:
     machine.until_polling()
     _fill(machine.root() / "var" / "filler")
     client = machine.start_client("job", 4, 0.5, 1)
-    stage.settle(client, rescue=False)
     stage.now()
+    found = stage.settle(client, rescue=True)
+    hosts = {result["host"] for result in found["results"]}
+    stage.outcome.check(hosts == {os.uname().nodename}, f"the calls ran on {hosts}, not where there is room")
     stage.off(60)
+    # nothing could be written there, so it is what was shipped that must say who ended it
+    log = machine.folder / "log/wren/daemon.log"
+    log.write_text("\n".join(machine.client("logs", machine.instance_id)["daemon"]))
 
 
 def _fill(path: Path) -> None:
@@ -433,7 +438,7 @@ SCENARIOS = (
     Scenario("SIGTERM, calls in flight", button, "button", 12),
     Scenario("crash loop", crash_loop, "listener", 30, "could not be started"),
     Scenario("broken user-data", broken_user_data, "systemd", 25, "OnFailure"),
-    Scenario("disk full", disk_full, "daemon", 6 + 10, "idle"),
+    Scenario("disk full", disk_full, "daemon", 6 + 20, "disk full"),
     Scenario("launcher's wheel at boot", wheel_at_boot, "daemon", 12, "idle", disk="baked"),
     Scenario("no archive", wrong_archive, "bootstrap", 30, "power off", disk="stock"),
     Scenario("happy", happy, "daemon", 12, "idle"),

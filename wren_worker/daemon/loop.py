@@ -25,6 +25,7 @@ from wren_worker.daemon.exits import Exit
 from wren_worker.daemon.needs import Needs
 from wren_worker.daemon.receiver import Receiver
 from wren_worker.daemon.retire import Retirement, Verdict
+from wren_worker.daemon.room import Room
 from wren_worker.daemon.signals import StopSignals
 from wren_worker.daemon.slot import Slot
 from wren_worker.daemon.vitals import Vitals
@@ -62,6 +63,7 @@ class Daemon:
         receiver: Polls when ordered.
         workload: What is held.
         needs: Gets what slots ask for.
+        room: Whether the disk takes more work.
         vitals: Signs of life.
         retirement: The bounds of the instance's life.
         stop: Counts SIGTERMs.
@@ -79,6 +81,7 @@ class Daemon:
         receiver: Receiver,
         workload: Workload,
         needs: Needs,
+        room: Room,
         vitals: Vitals,
         retirement: Retirement,
         stop: StopSignals,
@@ -92,6 +95,7 @@ class Daemon:
         self._receiver = receiver
         self._workload = workload
         self._needs = needs
+        self._room = room
         self._vitals = vitals
         self._retirement = retirement
         self._stop = stop
@@ -172,7 +176,9 @@ class Daemon:
     def _arrived(self, arrived: Arrived) -> None:
         self._workload.poll_ends = 0.0  # what it brought is here, so the poll is over
         self._workload.arrive(arrived)
-        if self._state is State.DRAINING and self._leave_by is None and self._polling.last_look:
+        if not self._room.enough:
+            self._workload.release(arrived.receipt_handle)  # it was polled for while there was room
+        elif self._state is State.DRAINING and self._leave_by is None and self._polling.last_look:
             self._enter(State.RUNNING)  # somebody sent work at the last moment
         elif self._state is not State.RUNNING:
             self._workload.release(arrived.receipt_handle)
@@ -259,8 +265,8 @@ class Daemon:
         polling = self._polling
         if self._receiver.polling:
             return
-        if polling.last_look_was_empty:
-            self._go_off(now, "idle")
+        if polling.last_look_was_empty or not self._room.enough:
+            self._go_off(now, self._room.error or "idle")
             return
         self._enter(State.DRAINING)
         polling.last_look = True
@@ -270,6 +276,9 @@ class Daemon:
         self._polling.last_look_was_empty = False
         n_wanted = min(_MAX_MESSAGES, self._workload.n_wanted)
         if self._receiver.polling or not n_wanted or now < self._polling.resume or not self._workload.storing:
+            return
+        if not self._room.enough:
+            self._vitals.last_error = self._room.error
             return
         self._order_poll(n_wanted, wait_time, now)
 

@@ -29,6 +29,7 @@ from wren_worker.daemon.predecessor import MARK, end_predecessors, mark_value
 from wren_worker.daemon.publisher import Publisher
 from wren_worker.daemon.receiver import Receiver
 from wren_worker.daemon.retire import Retirement
+from wren_worker.daemon.room import Room
 from wren_worker.daemon.signals import StopSignals
 from wren_worker.daemon.slot import Slot
 from wren_worker.daemon.vitals import Vitals
@@ -151,6 +152,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         receiver=receiver,
         workload=workload,
         needs=Needs(store=store, bucket=config.names.bucket, folder=work_dir / "refs", inbox=inbox, log=log),
+        room=Room(work_dir, log=log),
         vitals=vitals,
         retirement=_retirement(config, run_dir, clock.monotonic()),
         stop=stop,
