@@ -171,8 +171,6 @@ def inside(root, *command, user="root"):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_debian_is_provisioned_by_packer_itself(require_tool, readable, tmp_path, processes, free_port, deadline):
-    if not (PACKER.parent / "cloud-init" / "install.sh").exists():
-        pytest.skip("the units that an image gets, and cloud-init/install.sh, which lays them, do not exist yet")
     packer = require_tool("packer")
     chroot.require_root()
     root = chroot.make(tmp_path, require_tool)
