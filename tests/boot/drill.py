@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="keep what the machines left, in this folder")
     options = parser.parse_args()
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
     reason = host.missing()
     if reason:
         print(f"boot drill: not run, {reason}")

@@ -209,7 +209,7 @@ def test_a_debian_is_provisioned_by_packer_itself(require_tool, readable, tmp_pa
 
     units = root / "etc/systemd/system"
     assert (units / "wren-supervisord.service").is_file()
-    assert (units / "timers.target.wants/wren-deadman.timer").is_symlink()
+    assert (units / "sysinit.target.wants/wren-deadman.timer").is_symlink()
     assert (units / "apt-daily.timer").resolve() == Path("/dev/null")
 
     assert (root / "etc/machine-id").read_bytes() == b""
