@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from supervisor.options import ServerOptions
 
 import wren_worker
 from wren_worker.config import InstanceConfig
-from wren_worker.daemon.exits import EXPECTED
 from wren_worker.fleet.userdata import Bootstrap, render
 
 ROOT = Path(wren_worker.__file__).parents[1]
@@ -188,52 +186,3 @@ def test_scripts_of_the_machine_need_the_standard_library_only(name):
     }
     assert modules
     assert modules <= set(sys.stdlib_module_names)
-
-
-# --- supervisord ------------------------------------------------------------------------------------------------------
-
-
-def supervisord_options(path, monkeypatch):
-    for name in ("WREN_RUN_DIR", "WREN_LOG_DIR", "WREN_PACKAGE"):
-        monkeypatch.setenv(name, "/tmp")
-    monkeypatch.setenv("WREN_PYTHON", sys.executable)
-    options = ServerOptions()
-    options.realize(["-n", "-c", str(path)])
-    return options
-
-
-#: What we use of supervisor's manual; supervisord itself lets a key pass that it does not know.
-KNOWN = {
-    "supervisord": {"nodaemon", "logfile", "logfile_maxbytes", "logfile_backups", "pidfile", "childlogdir"},
-    "unix_http_server": {"file"},
-    "program:daemon": {
-        *("command", "autostart", "autorestart", "environment", "exitcodes", "startsecs", "startretries"),
-        *("stopsignal", "stopwaitsecs", "stopasgroup", "killasgroup", "stdout_logfile", "stderr_logfile"),
-        *("stdout_logfile_maxbytes", "stdout_logfile_backups", "stderr_logfile_maxbytes", "stderr_logfile_backups"),
-    },
-    "eventlistener:poweroff": {
-        *("command", "events", "autorestart", "stderr_logfile", "stderr_logfile_maxbytes", "stderr_logfile_backups"),
-    },
-}
-
-
-def test_supervisord_reads_its_file_as_it_is_meant(monkeypatch):
-    path = ROOT / "supervisord.conf"
-    options = supervisord_options(path, monkeypatch)
-    groups = {group.name: group for group in options.process_group_configs}
-    assert set(groups) == {"daemon", "poweroff"}
-    [daemon] = groups["daemon"].process_configs
-    assert daemon.startsecs >= 5  # below that a crash at once is sometimes taken for a start
-    assert (daemon.stopasgroup, daemon.killasgroup) == (True, True)
-    assert tuple(daemon.exitcodes) == tuple(sorted(EXPECTED))
-    parser = configparser.RawConfigParser(inline_comment_prefixes=(";",))
-    parser.read(path)
-    assert {section: set(parser[section]) for section in parser.sections()} == KNOWN
-
-
-def test_supervisord_refuses_what_is_no_number(monkeypatch, tmp_path):
-    path = tmp_path / "supervisord.conf"
-    path.write_text((ROOT / "supervisord.conf").read_text().replace("startsecs=5", "startsecs=five"))
-    with pytest.raises(SystemExit) as ended:
-        supervisord_options(path, monkeypatch)
-    assert ended.value.code == 2
