@@ -41,7 +41,10 @@ class Found:
         head = records.HEAD.unpack_from(record)
         self.status, self.flags, self.attempt = head[1], head[2], head[4]
         self.value = bytes(record[records.HEAD.size : records.HEAD.size + head[9]])
-        self.output = records.split_output(record[records.HEAD.size + head[9] :])
+        pieces = records.split_output(record[records.HEAD.size + head[9] :])
+        self.output = [piece for piece in pieces if piece[0] != records.STORY]
+        self.story = [one for stream, data in pieces if stream == records.STORY for one in json.loads(data)]
+        self.start, self.run_time = head[5], head[6]
         self.result = result
 
     @property
@@ -141,14 +144,25 @@ class Rig:
     # --- a client -----------------------------------------------------------------------------------------------------
 
     def job(
-        self, function: Callable[..., object], values: Sequence[object], *, chunksize: int = 10, **limits: Any
+        self,
+        function: Callable[..., object],
+        values: Sequence[object],
+        *,
+        chunksize: int = 10,
+        retry_on: tuple[str, ...] = (),
+        **limits: Any,
     ) -> tuple[str, list[Chunk]]:
         """Store a job's manifest; return its id and its chunks, unsent. Arguments always travel inline."""
         self._n_jobs += 1
         job_id = wire.new_job_id(time.time(), os.urandom(12))
         bounds = Limits(**limits)
         manifest = JobManifest(
-            job_id=job_id, name="t", python=this_python(), host_submit_timestamp=time.time(), limits=bounds
+            job_id=job_id,
+            name="t",
+            python=this_python(),
+            host_submit_timestamp=time.time(),
+            limits=bounds,
+            retry_on=retry_on,
         )
         key = manifest_key(job_id)
         data, _ = jobs.encode_manifest(key, manifest, function=cloudpickle.dumps(function), modules=b"")

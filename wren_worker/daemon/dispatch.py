@@ -84,9 +84,11 @@ class Dispatch:
         return max(n_startable, min(n_more, _PREFETCHED_PER_SLOT * len(self._slots)))
 
     def wanted_in(self, holdings: Sequence[Holding]) -> float:
-        """Return in how many seconds there may be more wanted without any other news; at most 1."""
+        """Return in how many seconds there may be more to do without any other news; at most 1."""
         ahead = self._work_ahead(holdings)
-        return 1.0 if ahead is None or ahead < _PREFETCH_TIME else min(1.0, ahead - _PREFETCH_TIME)
+        resting = min((holding.rests_until for holding in holdings), default=math.inf) - self._clock.monotonic()
+        soon = 1.0 if ahead is None or ahead < _PREFETCH_TIME else ahead - _PREFETCH_TIME
+        return max(0.0, min(1.0, soon, resting))
 
     def _work_ahead(self, holdings: Sequence[Holding]) -> float | None:
         """Return for how many seconds what is held keeps the slots busy; None when nobody knows, or nothing is."""
@@ -115,6 +117,9 @@ class Dispatch:
 
     def hand_out(self, holdings: Sequence[Holding]) -> None:
         """Give waiting calls to free slots, a chunk's calls to several if they are free."""
+        now = self._clock.monotonic()
+        for holding in holdings:
+            holding.wake(now)
         free = [slot for slot in self._slots if slot.free]
         ordinary = [holding for holding in holdings if not holding.cautious]
         for holding in ordinary:
@@ -143,6 +148,14 @@ class Dispatch:
         free.remove(slot)
 
 
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """A call that is being ended, and by when its slot's child must be gone."""
+
+    given: Given
+    deadline: float
+
+
 class Timeouts:
     """Ends calls that run too long: TERM to the process group, then, after a grace, KILL.
 
@@ -156,7 +169,7 @@ class Timeouts:
         self._slots = slots
         self._grace_time = grace_time
         self._clock = clock
-        self._condemned: dict[int, tuple[Given, float]] = {}
+        self._condemned: dict[int, Condemned] = {}
 
     def enforce(self, holdings: dict[str, Holding]) -> float:
         """Signal what has run too long; return the seconds until the next call could have."""
@@ -165,11 +178,11 @@ class Timeouts:
     def _check(self, slot: Slot, holdings: dict[str, Holding]) -> float:
         now, found = self._clock.monotonic(), slot.running()
         if slot.number in self._condemned:
-            given, deadline = self._condemned[slot.number]
-            if now >= deadline:
+            condemned = self._condemned[slot.number]
+            if now >= condemned.deadline:
                 slot.kill(signal.SIGKILL, "timeout")
-                self._condemned[slot.number] = given, now + 1.0
-            return max(0.0, deadline - now)
+                self._condemned[slot.number] = Condemned(condemned.given, now + 1.0)
+            return max(0.0, condemned.deadline - now)
         if found is None or slot.killing:
             return 1.0 if slot.free else 0.1  # its next call is about to start
         given, start = found
@@ -178,10 +191,9 @@ class Timeouts:
         if left > 0:
             return left
         slot.kill(signal.SIGTERM, "timeout")
-        self._condemned[slot.number] = given, now + self._grace_time
+        self._condemned[slot.number] = Condemned(given, now + self._grace_time)
         return self._grace_time
 
-    def condemned(self, slot: Slot) -> Given | None:
+    def condemned(self, slot: Slot) -> Condemned | None:
         """Return the call whose timeout ended the slot's child, None when something else did; asked once per end."""
-        given, _ = self._condemned.pop(slot.number, (None, 0.0))
-        return given
+        return self._condemned.pop(slot.number, None)

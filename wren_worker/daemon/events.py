@@ -45,6 +45,7 @@ class JobFiles:
     modules: bytes
     modules_sha256: str
     env: Mapping[str, str]
+    retry_on: tuple[str, ...] = ()
 
     @property
     def identity(self) -> tuple[str, str]:

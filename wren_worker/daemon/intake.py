@@ -169,6 +169,7 @@ class Intake:
                 modules=bytes(modules),
                 modules_sha256=manifest.modules_sha256,
                 env=manifest.env,
+                retry_on=manifest.retry_on,
             )
             self._jobs[chunk.manifest_sha256] = job
             while len(self._jobs) > 1 and self._n_cached_bytes() > _JOB_CACHE_BYTES:

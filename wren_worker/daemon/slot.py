@@ -72,8 +72,8 @@ class Printed:
 class Ended:
     """The child is gone, with everything it had started.
 
-    ``running`` is the call it was in, ``left`` the calls it never reached; ``status`` is an exit code or, negative, a
-    signal.
+    ``running`` is the call it was in, since ``start`` on the machine's monotonic clock (0 when nobody knows), ``left``
+    the calls it never reached; ``status`` is an exit code or, negative, a signal.
     """
 
     slot: Slot
@@ -81,6 +81,7 @@ class Ended:
     left: tuple[Given, ...]
     status: int
     peak_rss_bytes: int
+    start: float = 0.0
 
 
 #: A larger outcome is looked at by itself: it may have to become an object of its own.
@@ -213,6 +214,7 @@ class Slot:
             header: dict[str, object] = {
                 "job_id": job.job_id,
                 "env": dict(job.env),
+                "retry_on": list(job.retry_on),
                 "slot": self.number,
                 "folder": str(self.folder),
                 "modules_folder": str(self._modules / job.modules_sha256),
@@ -276,7 +278,8 @@ class Slot:
         left = tuple(self._named(index) for index in self._given if running is None or index != running.call_index)
         self._drop_child()
         self._given = {}
-        yield Ended(slot=self, running=running, left=left, status=status, peak_rss_bytes=peak_rss_bytes)
+        start = found[1] if found else 0.0
+        yield Ended(slot=self, running=running, left=left, status=status, peak_rss_bytes=peak_rss_bytes, start=start)
         self.killing = ""
 
     # --- what the child says ------------------------------------------------------------------------------------------

@@ -6,11 +6,19 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from wren_worker.clock import Clock
 from wren_worker.daemon.slot import Ended, Given
+from wren_worker.errors import CallTimeout
 from wren_worker.protocol import records
 from wren_worker.protocol.wire import error_value
 
-__all__ = ["OomCounter", "attempts_exhausted", "slot_crashed", "timed_out"]
+__all__ = ["CALL_TIMEOUT_NAMES", "OomCounter", "attempts_exhausted", "slot_crashed", "timed_out"]
+
+#: What a filter of ``retries=`` may name to have calls retried that ran out of time; the built-in one because nobody
+#: who asks for it means any other.
+CALL_TIMEOUT_NAMES = frozenset(
+    f"{kind.__module__}.{kind.__qualname__}" for kind in (*CallTimeout.__mro__, TimeoutError)
+)
 
 
 class OomCounter:
@@ -36,18 +44,22 @@ class OomCounter:
         return self._seen > before
 
 
-def _record(given: Given, event: Ended, value: bytes) -> bytes:
+def _record(given: Given, event: Ended, value: bytes, clock: Clock) -> bytes:
+    now = clock.monotonic()
+    run_time = now - event.start if event.start else 0.0
     return records.pack_record(
         given.call_index,
         records.ERROR,
         value,
         slot=event.slot.number,
         attempt=given.attempt,
+        start_timestamp=clock.timestamp() - run_time,
+        run_time=run_time,
         peak_rss_bytes=event.peak_rss_bytes,
     )
 
 
-def timed_out(given: Given, event: Ended, timeout: float, instance_id: str) -> bytes:
+def timed_out(given: Given, event: Ended, timeout: float, instance_id: str, clock: Clock) -> bytes:
     """Return the record of a call that ran past its timeout and was killed."""
     return _record(
         given,
@@ -60,10 +72,11 @@ def timed_out(given: Given, event: Ended, timeout: float, instance_id: str) -> b
             attempts=given.attempt,
             instance_id=instance_id,
         ),
+        clock,
     )
 
 
-def slot_crashed(given: Given, event: Ended, instance_id: str, *, out_of_memory: bool) -> bytes:
+def slot_crashed(given: Given, event: Ended, instance_id: str, clock: Clock, *, out_of_memory: bool) -> bytes:
     """Return the record of a call that took its process down."""
     facts = {
         "attempts": given.attempt,
@@ -75,18 +88,18 @@ def slot_crashed(given: Given, event: Ended, instance_id: str, *, out_of_memory:
             f"call {given.call_index} was killed by the kernel for its memory; its process held "
             f"{event.peak_rss_bytes / 2**20:.0f} MiB at most. Use a larger instance type or fewer slots."
         )
-        return _record(given, event, error_value("OutOfMemory", text, **facts))
+        return _record(given, event, error_value("OutOfMemory", text, **facts), clock)
     if event.status < 0:
         name = signal.Signals(-event.status).name if -event.status in list(signal.Signals) else str(-event.status)
         how, facts = f"was killed by {name}", facts | {"signal_name": name, "exit_code": None}
     else:
         how, facts = f"exited with code {event.status}", facts | {"signal_name": None, "exit_code": event.status}
     text = (
-        f"python process failed, returned a non-zero return code: call {given.call_index} {how}, "
-        f"{given.attempt} time{'s' if given.attempt > 1 else ''} in a row. "
+        f"python process failed, returned a non-zero return code: call {given.call_index} {how} "
+        f"at attempt {given.attempt}. "
         "Crashes like this come from C extensions, os._exit, or too little memory; its output may say more."
     )
-    return _record(given, event, error_value("SlotCrashed", text, **facts))
+    return _record(given, event, error_value("SlotCrashed", text, **facts), clock)
 
 
 def attempts_exhausted(call_index: int, deliveries: int) -> bytes:

@@ -28,6 +28,7 @@ from ..protocol.page import Page
 from ..protocol.records import (
     FAILURE,
     FLAG_ELSEWHERE,
+    FLAG_FINAL,
     FLAG_OUTPUT_TRUNCATED,
     HEAD,
     SUCCESS,
@@ -171,11 +172,12 @@ class Child:
 
     def _call(self, job: Job, call_index: int, attempt: int, arguments: memoryview) -> bytes:
         start_timestamp, start = time.time(), time.perf_counter()
-        status = SUCCESS
+        status, flags, loaded = SUCCESS, 0, False
         value: bytes | list[bytes | memoryview]
         try:
             function = job.function()
             args, kwargs = pickle.loads(arguments)
+            loaded = True
             start = time.perf_counter()
             result = function(*args, **kwargs)
             self._end = end = time.perf_counter()
@@ -184,13 +186,16 @@ class Child:
             # our own two frames say nothing to the user
             trace = error.__traceback__.tb_next if error.__traceback__ else None
             status, value = dump_end(error, trace)
+            # a module that is missing will be missing again
+            flags = 0 if loaded and job.retries(error) else FLAG_FINAL
         else:
             try:
                 value = dump_value(result)
             except BaseException as error:  # noqa: BLE001 - whatever the user's class raises
-                status, value = FAILURE, unpicklable_value(result, error)
+                status, value, flags = FAILURE, unpicklable_value(result, error), FLAG_FINAL
         self._capture.end()
-        flags = FLAG_OUTPUT_TRUNCATED if self._capture.n_dropped_bytes else 0
+        if self._capture.n_dropped_bytes:
+            flags |= FLAG_OUTPUT_TRUNCATED
         if isinstance(value, list) or len(value) > _INLINE_VALUE_BYTES:
             value, flags = self._leave_in_file(call_index, attempt, value), flags | FLAG_ELSEWHERE
         usage = resource.getrusage(resource.RUSAGE_SELF)
