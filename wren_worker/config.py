@@ -153,6 +153,7 @@ class InstanceConfig:
     deadman_interval: float = 30.0
     kill_grace_time: float = 2.0
     publish_timeout: float = 900.0
+    cancel_interval: float = 4.0
     launch_id: str = ""
     version: str = ""
 

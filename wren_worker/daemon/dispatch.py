@@ -14,7 +14,11 @@ from wren_worker.clock import Clock
 from wren_worker.daemon.holding import Holding
 from wren_worker.daemon.slot import Given, Slot
 
-__all__ = ["Dispatch", "Paces", "Timeouts"]
+__all__ = ["RESOLVED", "Condemned", "Dispatch", "Paces", "Timeouts"]
+
+#: Why a call is ended that has an outcome already.
+RESOLVED = "resolved"
+_SHORT_CALL_TIME = 0.5
 
 #: What a slot is given at once, once the job's calls are known to be short.
 _BATCH_TIME = 0.2
@@ -150,14 +154,15 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Condemned:
-    """A call that is being ended, and by when its slot's child must be gone."""
+    """A call that is being ended, why, and by when its slot's child must be gone."""
 
     given: Given
+    why: str
     deadline: float
 
 
 class Timeouts:
-    """Ends calls that run too long: TERM to the process group, then, after a grace, KILL.
+    """Ends calls that run too long, or that nobody waits for: TERM to the process group, then, after a grace, KILL.
 
     Args:
         slots: All slots.
@@ -180,20 +185,24 @@ class Timeouts:
         if slot.number in self._condemned:
             condemned = self._condemned[slot.number]
             if now >= condemned.deadline:
-                slot.kill(signal.SIGKILL, "timeout")
-                self._condemned[slot.number] = Condemned(condemned.given, now + 1.0)
+                slot.kill(signal.SIGKILL, condemned.why)
+                self._condemned[slot.number] = Condemned(condemned.given, condemned.why, now + 1.0)
             return max(0.0, condemned.deadline - now)
         if found is None or slot.killing:
             return 1.0 if slot.free else 0.1  # its next call is about to start
         given, start = found
         holding = holdings.get(given.receipt_handle)
-        left = start + (holding.chunk.limits.timeout if holding else 0.0) - now
+        if holding is None or holding.is_resolved(given.call_index):
+            # cancelled, or done by another; a short call ends by itself sooner than its slot is back
+            why, left = RESOLVED, start + _SHORT_CALL_TIME - now
+        else:
+            why, left = "timeout", start + holding.chunk.limits.timeout - now
         if left > 0:
             return left
-        slot.kill(signal.SIGTERM, "timeout")
-        self._condemned[slot.number] = Condemned(given, now + self._grace_time)
+        slot.kill(signal.SIGTERM, why)
+        self._condemned[slot.number] = Condemned(given, why, now + self._grace_time)
         return self._grace_time
 
     def condemned(self, slot: Slot) -> Condemned | None:
-        """Return the call whose timeout ended the slot's child, None when something else did; asked once per end."""
+        """Return the call because of which the slot's child was ended, None when it ended otherwise; asked once."""
         return self._condemned.pop(slot.number, None)

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Mapping
 
 from wren_worker.clock import Clock
-from wren_worker.daemon.dispatch import Timeouts
+from wren_worker.daemon.dispatch import RESOLVED, Timeouts
 from wren_worker.daemon.holding import Holding
 from wren_worker.daemon.outputs import Outputs
 from wren_worker.daemon.slot import Ended, Given, Slot
@@ -116,8 +116,10 @@ class Endings:
         holding = self._holdings.get(running.receipt_handle) if running else None
         if running is None or holding is None:
             return
-        if event.slot.killing and (condemned is None or running != condemned.given):
+        if condemned is not None and running != condemned.given:
             self._again(holding, running, event.slot)  # the neighbour of a call that was ended
+        elif condemned is not None and condemned.why == RESOLVED:
+            self._again(holding, running, event.slot)  # nobody's budget, and not run again
         elif condemned is not None:
             self._timed_out(holding, running, event)
         else:

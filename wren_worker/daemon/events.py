@@ -22,6 +22,7 @@ __all__ = [
     "PollEnded",
     "Rejected",
     "Removed",
+    "Settled",
     "State",
     "Stored",
 ]
@@ -123,7 +124,16 @@ class Fetched:
     error: str = ""
 
 
-Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed | Fetched
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What is stored of a chunk that is held: its object, and the calls that it leaves out and that have own keys."""
+
+    receipt_handle: str
+    known: ResultObject
+    resolved: frozenset[int]
+
+
+Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed | Fetched | Settled
 
 
 @dataclass(slots=True)

@@ -98,8 +98,7 @@ class Holding:
         self._queue: deque[int] = deque()
         self._running: set[int] = set()
         if arrived.known is not None:
-            self.learn_object(arrived.known)
-            self._covered |= arrived.resolved
+            self.settled(arrived.known, arrived.resolved)
         self._queue.extend(_order([index for index in self._all if index not in self._covered], self.delivery))
 
     # --- handing out ------------------------------------------------------------------------------------------------
@@ -307,7 +306,8 @@ class Holding:
         """Take note that nothing is known to be stored; ``puts`` returns it again."""
         if call_index is None:
             self._in_flight.clear()
-            self._left_out = None
+            if not self._object_stored:  # another's may have been found meanwhile
+                self._left_out = None
         else:
             self._in_flight.discard(call_index)
 
@@ -316,6 +316,15 @@ class Holding:
         self._left_out = {index for first, end in found.left_out for index in range(first, end)}
         self._object_stored = True
         self._settle(set(self._all) - self._left_out)
+
+    def settled(self, known: ResultObject, resolved: frozenset[int]) -> None:
+        """Take note of what is stored, by whomever."""
+        self.learn_object(known)
+        self._settle(set(resolved & set(self._all)))
+
+    def is_resolved(self, index: int) -> bool:
+        """Return whether the call's outcome is known to be durable."""
+        return index in self._covered
 
     def _settle(self, indexes: set[int]) -> None:
         self._covered |= indexes

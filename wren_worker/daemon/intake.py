@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from wren_worker.clock import Clock
@@ -14,13 +15,14 @@ from wren_worker.config import InstanceConfig
 from wren_worker.daemon.calls import CallTable
 from wren_worker.daemon.events import Arrived, JobFiles, Rejected
 from wren_worker.daemon.fetch import Mismatch, fetch_file
+from wren_worker.daemon.settle import read_settled
 from wren_worker.errors import WireError
 from wren_worker.protocol.envelope import sha256_hex
 from wren_worker.protocol.frames import FrameError
 from wren_worker.protocol.jobs import decode_manifest
-from wren_worker.protocol.model import Chunk, ResultObject, call_key, result_key
+from wren_worker.protocol.model import Chunk, ResultObject, result_key
 from wren_worker.protocol.ports import ObjectStore, ReceivedMessage
-from wren_worker.protocol.wire import decode_chunk, decode_result, encode_result
+from wren_worker.protocol.wire import decode_chunk, encode_result
 
 __all__ = ["Intake"]
 
@@ -44,6 +46,7 @@ class Intake:
         store: The fleet's bucket.
         folder: Where large arguments go.
         clock: For expiry.
+        rung: Tells whether calls of a job are known to have been cancelled.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Intake:
         store: ObjectStore,
         folder: Path,
         clock: Clock,
+        rung: Callable[[str], bool],
     ) -> None:
         self._config = config
         self._audience = audience
@@ -62,6 +66,7 @@ class Intake:
         self._store = store
         self._folder = folder
         self._clock = clock
+        self._rung = rung
         self._jobs: OrderedDict[str, JobFiles] = OrderedDict()
 
     def prepare(self, message: ReceivedMessage) -> Arrived | Rejected:
@@ -118,12 +123,12 @@ class Intake:
             raise _Refusal("the message has expired")
 
     def _settle(self, chunk: Chunk, delivery: int) -> tuple[ResultObject | None, frozenset[int]]:
-        """Find or make the result object of a chunk that may have been run before.
+        """Find or make the result object of a chunk that may have been run before, or cancelled.
 
         An empty object first: from then on every call has a key of its own, so that two holders of the chunk, each
         with some of its calls, never have to agree on more than one call at a time.
         """
-        if delivery == 1 and not chunk.resent:
+        if delivery == 1 and not chunk.resent and not self._rung(chunk.job_id):
             return None, frozenset()
         empty = ResultObject(
             job_id=chunk.job_id,
@@ -138,17 +143,10 @@ class Intake:
         key = result_key(chunk.job_id, chunk.chunk_id)
         if self._store.put_once(key, encode_result(empty, ())):
             return empty, frozenset()
-        data = self._store.get(key)
-        if data is None:
+        settled = read_settled(self._store, chunk)
+        if settled is None:
             raise _Refusal("the result object vanished")
-        known, _ = decode_result(data)
-        if (known.first_call, known.n_calls) != (chunk.first_call, chunk.n_calls):
-            raise _Refusal("the result object is of other calls")
-        if not known.left_out:
-            return known, frozenset()
-        prefix = call_key(chunk.job_id, chunk.chunk_id, 0)[:-1]
-        names = (info.key[len(prefix) :] for info in self._store.list(prefix))
-        return known, frozenset(int(name) for name in names if name.isdigit())
+        return settled
 
     @staticmethod
     def _done(known: ResultObject, resolved: frozenset[int]) -> bool:

@@ -9,7 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wren_worker.clock import Clock
-from wren_worker.daemon.events import Arrived, Fetched, Inbox, LeaseLost, PollEnded, Rejected, Removed, State, Stored
+from wren_worker.daemon.doorbell import Doorbell
+from wren_worker.daemon.events import (
+    Arrived,
+    Fetched,
+    Inbox,
+    LeaseLost,
+    PollEnded,
+    Rejected,
+    Removed,
+    Settled,
+    State,
+    Stored,
+)
 from wren_worker.daemon.exits import Exit
 from wren_worker.daemon.needs import Needs
 from wren_worker.daemon.receiver import Receiver
@@ -51,6 +63,7 @@ class Daemon:
         receiver: Polls when ordered.
         workload: What is held.
         needs: Gets what slots ask for.
+        doorbell: Hears of cancellations.
         vitals: Signs of life.
         retirement: The bounds of the instance's life.
         stop: Counts SIGTERMs.
@@ -68,6 +81,7 @@ class Daemon:
         receiver: Receiver,
         workload: Workload,
         needs: Needs,
+        doorbell: Doorbell,
         vitals: Vitals,
         retirement: Retirement,
         stop: StopSignals,
@@ -81,6 +95,7 @@ class Daemon:
         self._receiver = receiver
         self._workload = workload
         self._needs = needs
+        self._doorbell = doorbell
         self._vitals = vitals
         self._retirement = retirement
         self._stop = stop
@@ -122,6 +137,7 @@ class Daemon:
         self._workload.hand_out()
         self._workload.release_unstarted()
         self._retire()
+        self._doorbell.show(self._workload.holdings)
         idle_since = self._workload.last_work if self._workload.empty else None
         n_busy = sum(not slot.free for slot in self._slots)
         self._vitals.show(self._state, self._workload.holdings, n_busy=n_busy, idle_since=idle_since)
@@ -151,6 +167,8 @@ class Daemon:
                 self._workload.stored(item)
             elif isinstance(item, Removed):
                 self._workload.removed(item)
+            elif isinstance(item, Settled):
+                self._workload.settled(item)
             elif isinstance(item, Fetched):
                 self._needs.fetched(item)
             else:
@@ -159,6 +177,8 @@ class Daemon:
     def _arrived(self, arrived: Arrived) -> None:
         self._workload.poll_ends = 0.0  # what it brought is here, so the poll is over
         self._workload.arrive(arrived)
+        if arrived.known is None and self._doorbell.rung(arrived.chunk.job_id):
+            self._doorbell.settle(arrived.receipt_handle, arrived.chunk)  # it rang while this was being fetched
         if self._state is State.DRAINING and self._leave_by is None and self._polling.last_look:
             self._enter(State.RUNNING)  # somebody sent work at the last moment
         elif self._state is not State.RUNNING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from wren_worker.clock import Clock
 from wren_worker.daemon.dispatch import Dispatch, Paces, Timeouts
 from wren_worker.daemon.endings import Endings
-from wren_worker.daemon.events import Arrived, Removed, Stored
+from wren_worker.daemon.events import Arrived, Removed, Settled, Stored
 from wren_worker.daemon.holding import Holding
 from wren_worker.daemon.leases import LeaseKeeper
 from wren_worker.daemon.outputs import Outputs
@@ -172,6 +172,12 @@ class Workload:
         if now - setback.since > self._publish_timeout:
             self._log.event("result_given_up", key=stored.key, error=stored.error)
             self._drop(holding)
+
+    def settled(self, settled: Settled) -> None:
+        """Take note that others have resolved calls that are held here; what runs of them is ended."""
+        holding = self._holdings.get(settled.receipt_handle)
+        if holding is not None and not holding.leaving:
+            holding.settled(settled.known, settled.resolved)
 
     def removed(self, removed: Removed) -> None:
         """Take note that a message is gone (or comes again, and is found done)."""

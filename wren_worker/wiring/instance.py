@@ -17,6 +17,7 @@ from wren_worker.aws.session import Aws
 from wren_worker.aws.sqs import SqsReplySender, SqsTaskQueue
 from wren_worker.clock import SystemClock
 from wren_worker.config import InstanceConfig, load_instance_config
+from wren_worker.daemon.doorbell import Doorbell
 from wren_worker.daemon.events import Inbox
 from wren_worker.daemon.exits import Exit, power_off
 from wren_worker.daemon.intake import Intake
@@ -109,6 +110,13 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     queue_name = config.names.task_queue(config.python)
     task_queue, store = SqsTaskQueue(aws, queue_name), S3Store(aws, config.names.bucket)
     leases = LeaseKeeper(queue_=task_queue, inbox=inbox, lease_time=config.lease_time, clock=clock, log=log)
+    doorbell = Doorbell(
+        store=S3Store(aws, config.names.bucket, timeout=config.cancel_interval),
+        inbox=inbox,
+        interval=config.cancel_interval,
+        clock=clock,
+        log=log,
+    )
     intake = Intake(
         config=config,
         audience=config.names.audience(queue_name),
@@ -116,6 +124,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         store=store,
         folder=work_dir / "args",
         clock=clock,
+        rung=doorbell.rung,
     )
     receiver = Receiver(
         queue_=task_queue, intake=intake, leases=leases, inbox=inbox, lease_time=config.lease_time, clock=clock
@@ -138,7 +147,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     vitals = Vitals(
         config=config, instance_id=instance_id, run_dir=run_dir, n_slots=n_slots, clock=clock, publisher=publisher
     )
-    for thread in (leases, receiver, publisher):
+    for thread in (leases, receiver, publisher, doorbell):
         thread.start()
     code = Daemon(
         slots=slots,
@@ -147,6 +156,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         receiver=receiver,
         workload=workload,
         needs=Needs(store=store, bucket=config.names.bucket, folder=work_dir / "refs", inbox=inbox, log=log),
+        doorbell=doorbell,
         vitals=vitals,
         retirement=_retirement(config, run_dir, clock.monotonic()),
         stop=stop,
