@@ -1,4 +1,4 @@
-"""Cancellation on the real daemon, by a client that does what the protocol asks and no more: verdicts, then the bell."""
+"""Cancellation on the real daemon, by a client that does what the protocol asks, no more: verdicts, then the bell."""
 
 from __future__ import annotations
 
