@@ -86,7 +86,8 @@ class Rig:
 
     # --- the daemon ---------------------------------------------------------------------------------------------------
 
-    def start(self, **settings: Any) -> subprocess.Popen[bytes]:
+    def start(self, *, under: Sequence[str] = (), **settings: Any) -> subprocess.Popen[bytes]:
+        """Start the daemon, ``under`` another program if need be."""
         config = InstanceConfig(
             fleet=self.names.fleet,
             account=ACCOUNT,
@@ -106,7 +107,11 @@ class Rig:
         }
         with (self.folder / "daemon.log").open("ab") as log:
             daemon = subprocess.Popen(
-                [sys.executable, "-m", "wren_worker", "daemon"], env=environ, stdout=log, stderr=log, cwd=self.folder
+                [*under, sys.executable, "-m", "wren_worker", "daemon"],
+                env=environ,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
             )
         self.daemons.append(daemon)
         return daemon

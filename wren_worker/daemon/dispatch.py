@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wren_worker.clock import Clock
 from wren_worker.daemon.holding import Holding
@@ -19,6 +19,9 @@ __all__ = ["RESOLVED", "Condemned", "Dispatch", "Paces", "Timeouts"]
 #: Why a call is ended that has an outcome already.
 RESOLVED = "resolved"
 _SHORT_CALL_TIME = 0.5
+_KEEPER_KILLS = 4
+#: A dead child is reported by its keeper at once.
+_HANG_UP_TIME = 0.5
 
 #: What a slot is given at once, once the job's calls are known to be short.
 _BATCH_TIME = 0.2
@@ -147,7 +150,7 @@ class Dispatch:
         identity = holding.job.identity
         # a slot that serves the job already has its function loaded; a fresh one costs a fork
         slot = min(free, key=lambda slot: (slot.job != identity, slot.job is not None, slot.number))
-        run = holding.take(n_calls, now=self._clock.monotonic())
+        run = holding.take(1 if holding.singly else n_calls, now=self._clock.monotonic())
         slot.give(holding.job, run, holding.table.frame(holding.args, run), holding.receipt_handle)
         free.remove(slot)
 
@@ -159,6 +162,7 @@ class Condemned:
     given: Given
     why: str
     deadline: float
+    n_kills: int = 0
 
 
 class Timeouts:
@@ -175,6 +179,7 @@ class Timeouts:
         self._grace_time = grace_time
         self._clock = clock
         self._condemned: dict[int, Condemned] = {}
+        self._hung_up: dict[int, float] = {}
 
     def enforce(self, holdings: dict[str, Holding]) -> float:
         """Signal what has run too long; return the seconds until the next call could have."""
@@ -182,11 +187,17 @@ class Timeouts:
 
     def _check(self, slot: Slot, holdings: dict[str, Holding]) -> float:
         now, found = self._clock.monotonic(), slot.running()
+        if not slot.hung_up:
+            self._hung_up.pop(slot.number, None)
+        elif now - self._hung_up.setdefault(slot.number, now) > _HANG_UP_TIME:
+            slot.end_child()
         if slot.number in self._condemned:
             condemned = self._condemned[slot.number]
             if now >= condemned.deadline:
                 slot.kill(signal.SIGKILL, condemned.why)
-                self._condemned[slot.number] = Condemned(condemned.given, condemned.why, now + 1.0)
+                if condemned.n_kills >= _KEEPER_KILLS:
+                    slot.kill_keeper()  # stopped, by its call perhaps: it does not do what it is told
+                self._condemned[slot.number] = replace(condemned, deadline=now + 1.0, n_kills=condemned.n_kills + 1)
             return max(0.0, condemned.deadline - now)
         if found is None or slot.killing:
             return 1.0 if slot.free else 0.1  # its next call is about to start

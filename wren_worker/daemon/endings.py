@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from wren_worker.clock import Clock
 from wren_worker.daemon.dispatch import RESOLVED, Timeouts
 from wren_worker.daemon.holding import Holding
+from wren_worker.daemon.memory import MemoryWatch
 from wren_worker.daemon.outputs import Outputs
 from wren_worker.daemon.slot import Ended, Given, Slot
 from wren_worker.daemon.stories import Story
-from wren_worker.daemon.verdicts import CALL_TIMEOUT_NAMES, OomCounter, slot_crashed, timed_out
+from wren_worker.daemon.verdicts import CALL_TIMEOUT_NAMES, OomCounter, out_of_memory, slot_crashed, timed_out
 from wren_worker.log import EventLog
 from wren_worker.protocol import records
 
@@ -28,6 +29,7 @@ class Endings:
     Args:
         holdings: What is held, by receipt handle; shared with the workload.
         timeouts: Knows which calls were ended on purpose.
+        memory: Knows which slots were ended for their memory.
         outputs: Joins outputs to outcomes.
         clock: The loop's clock.
         log: For what slots die of.
@@ -40,6 +42,7 @@ class Endings:
         *,
         holdings: Mapping[str, Holding],
         timeouts: Timeouts,
+        memory: MemoryWatch,
         outputs: Outputs,
         clock: Clock,
         log: EventLog,
@@ -48,6 +51,7 @@ class Endings:
     ) -> None:
         self._holdings = holdings
         self._timeouts = timeouts
+        self._memory = memory
         self._outputs = outputs
         self._clock = clock
         self._log = log
@@ -105,10 +109,10 @@ class Endings:
 
     def ended(self, event: Ended) -> None:
         """Take the end of a slot's child: who pays for it, and who goes on."""
-        condemned = self._timeouts.condemned(event.slot)
+        condemned, shot = self._timeouts.condemned(event.slot), self._memory.shot(event.slot)
         running, left = event.running, event.left
         if running is None and condemned is None and left:
-            running, left = left[0], left[1:]  # it died between two calls: somebody must pay, or it never ends
+            running, left = self._suspect(left)
         for given in left:
             holding = self._holdings.get(given.receipt_handle)
             if holding is not None:
@@ -116,7 +120,10 @@ class Endings:
         holding = self._holdings.get(running.receipt_handle) if running else None
         if running is None or holding is None:
             return
-        if condemned is not None and running != condemned.given:
+        if shot is not None:
+            record = out_of_memory(running, event, self._instance_id, self._clock, shot)
+            self._resolve(holding, running, event.slot, record)
+        elif condemned is not None and running != condemned.given:
             self._again(holding, running, event.slot)  # the neighbour of a call that was ended
         elif condemned is not None and condemned.why == RESOLVED:
             self._again(holding, running, event.slot)  # nobody's budget, and not run again
@@ -133,6 +140,17 @@ class Endings:
             call_index=running.call_index,
         )
 
+    def _suspect(self, left: tuple[Given, ...]) -> tuple[Given | None, tuple[Given, ...]]:
+        """Return who pays for a child that died between two calls, and who does not: somebody must, or it never ends.
+
+        Of several it is none: they are given to a slot one by one from then on, so that the next time tells.
+        """
+        holding = self._holdings.get(left[0].receipt_handle)
+        if len(left) == 1 or holding is None:
+            return left[0], left[1:]
+        holding.singly = True
+        return None, left
+
     def _timed_out(self, holding: Holding, given: Given, event: Ended) -> None:
         record = timed_out(given, event, holding.chunk.limits.timeout, self._instance_id, self._clock)
         wanted = holding.job.retry_on if holding.job else ()
@@ -142,9 +160,12 @@ class Endings:
             self._resolve(holding, given, event.slot, record)
 
     def _crashed(self, holding: Holding, given: Given, event: Ended) -> None:
-        out_of_memory = event.status == -signal.SIGKILL and self._oom.increased()
-        record = slot_crashed(given, event, self._instance_id, self._clock, out_of_memory=out_of_memory)
-        if holding.crashed(given.call_index) and not out_of_memory:
+        if event.status == -signal.SIGKILL and self._oom.increased():
+            record = out_of_memory(given, event, self._instance_id, self._clock)
+            self._resolve(holding, given, event.slot, record)
+            return
+        record = slot_crashed(given, event, self._instance_id, self._clock)
+        if holding.crashed(given.call_index):
             holding.remember(given.call_index, Story.of(record))
             self._again(holding, given, event.slot)
         else:

@@ -80,6 +80,8 @@ class Holding:
         self.started: float | None = None
         self.lease_lost = False
         self.leaving = False  # its message is being deleted
+        #: One of its calls ended a slot, and nobody knows which.
+        self.singly = False
         self._instance_id = instance_id
         self._all = range(self.chunk.first_call, self.chunk.first_call + self.chunk.n_calls)
         self.table = arrived.table

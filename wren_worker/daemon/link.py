@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,18 @@ from wren_worker.protocol.records import STDERR, STDOUT
 __all__ = ["Link"]
 
 _READ_BYTES = 1 << 18
+
+
+def _shared_page(folder: Path) -> int:
+    """Return a descriptor of memory for the page."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("wren-page")
+    else:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            descriptor = os.dup(file.fileno())
+    # written, not only made longer: a page of a full disk that is first touched through a map ends the process
+    os.write(descriptor, bytes(PAGE_BYTES))
+    return descriptor
 
 
 class Link:
@@ -55,11 +68,12 @@ class Link:
         out_read, self._out_write = os.pipe()
         err_read, self._err_write = os.pipe()
         self._pipes = {out_read: STDOUT, err_read: STDERR}
-        self._page_file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by handed_over
-        self._page_file.truncate(PAGE_BYTES)
-        self.page = Page(self._page_file.fileno())
+        self._page_fd = _shared_page(folder)
+        self.page = Page(self._page_fd)
         self.page.clear()
         self._open = True
+        #: Whether the child's end of the socket is closed, by its death or by what it runs.
+        self.hung_up = False
         selector.register(self._channel, selectors.EVENT_READ, on_channel)
         for descriptor in self._pipes:
             os.set_blocking(descriptor, False)
@@ -68,14 +82,14 @@ class Link:
     @property
     def childs_descriptors(self) -> list[int]:
         """Return what the child gets: channel, stdout, stderr, page."""
-        return [self._childs_channel.fileno(), self._out_write, self._err_write, self._page_file.fileno()]
+        return [self._childs_channel.fileno(), self._out_write, self._err_write, self._page_fd]
 
     def handed_over(self) -> None:
         """Close the child's ends here, so that its death closes the last of them."""
         self._childs_channel.close()
         os.close(self._out_write)
         os.close(self._err_write)
-        self._page_file.close()
+        os.close(self._page_fd)
 
     def close(self) -> None:
         """Let go of everything; an idle child ends by that, and its keeper ends what it left."""
@@ -142,7 +156,7 @@ class Link:
         if not data:
             # the keeper will report the end; a closed socket would be readable until then
             self._selector.unregister(self._channel)
-            self._open = False
+            self._open, self.hung_up = False, True
         return data
 
     # --- pipes --------------------------------------------------------------------------------------------------------

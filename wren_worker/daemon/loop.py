@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wren_worker.clock import Clock
+from wren_worker.daemon.disk import Disk
 from wren_worker.daemon.doorbell import Doorbell
 from wren_worker.daemon.events import (
     Arrived,
@@ -64,6 +65,7 @@ class Daemon:
         workload: What is held.
         needs: Gets what slots ask for.
         doorbell: Hears of cancellations.
+        disk: Says whether there is room.
         vitals: Signs of life.
         retirement: The bounds of the instance's life.
         stop: Counts SIGTERMs.
@@ -82,6 +84,7 @@ class Daemon:
         workload: Workload,
         needs: Needs,
         doorbell: Doorbell,
+        disk: Disk,
         vitals: Vitals,
         retirement: Retirement,
         stop: StopSignals,
@@ -96,6 +99,7 @@ class Daemon:
         self._workload = workload
         self._needs = needs
         self._doorbell = doorbell
+        self._disk = disk
         self._vitals = vitals
         self._retirement = retirement
         self._stop = stop
@@ -150,7 +154,7 @@ class Daemon:
     # --- waiting and reaping ------------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        timeout = min(_TICK_TIME, self._workload.enforce_timeouts())
+        timeout = min(_TICK_TIME, self._workload.enforce_limits())
         for key, mask in self._selector.select(timeout):
             if key.data is None:
                 continue
@@ -256,7 +260,7 @@ class Daemon:
         polling = self._polling
         if self._receiver.polling:
             return
-        if polling.last_look_was_empty:
+        if polling.last_look_was_empty or not self._may_receive():
             self._go_off(now, "idle")
             return
         self._enter(State.DRAINING)
@@ -266,9 +270,13 @@ class Daemon:
     def _poll(self, now: float, wait_time: float) -> None:
         self._polling.last_look_was_empty = False
         n_wanted = min(_MAX_MESSAGES, self._workload.n_wanted)
-        if self._receiver.polling or not n_wanted or now < self._polling.resume or not self._workload.storing:
+        if self._receiver.polling or not n_wanted or now < self._polling.resume or not self._may_receive():
             return
         self._order_poll(n_wanted, wait_time, now)
+
+    def _may_receive(self) -> bool:
+        """Return whether more work is of any use: its results can be stored, and the disk has room for it."""
+        return self._workload.storing and self._disk.room()
 
     def _order_poll(self, max_messages: int, wait_time: float, now: float) -> None:
         self._workload.poll_ends = now + wait_time + _POLL_MARGIN

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from wren_worker.daemon.slot import Given, Printed
 from wren_worker.daemon.stories import Story, pack_stories
+from wren_worker.daemon.verdicts import lost_value
 from wren_worker.protocol import records
 
 __all__ = ["Outputs"]
@@ -104,9 +105,14 @@ class Outputs:
         if output is not None and output.truncated:
             head[2] |= records.FLAG_OUTPUT_TRUNCATED
         if _elsewhere(record) or len(value) + len(packed) > MAX_RECORD_BYTES:
-            value = self._spill(head, value, packed, outbox)
+            try:
+                value = self._spill(head, value, packed, outbox)
+                head[2] |= records.FLAG_ELSEWHERE
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                # the disk is full, or the slot points to nothing
+                head[1], value = records.ERROR, lost_value(error)
+                head[2] &= ~records.FLAG_ELSEWHERE
             packed = b""
-            head[2] |= records.FLAG_ELSEWHERE
         head[9], head[10] = len(value), len(packed)
         return b"".join((records.HEAD.pack(*head), value, packed))
 

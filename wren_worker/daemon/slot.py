@@ -19,6 +19,7 @@ from pathlib import Path
 from wren_worker.daemon.calls import Run
 from wren_worker.daemon.events import JobFiles
 from wren_worker.daemon.link import Link
+from wren_worker.daemon.predecessor import SLOT_MARK, end_slot
 from wren_worker.protocol.frames import (
     OUTPUT_HEAD,
     FrameError,
@@ -86,6 +87,7 @@ class Ended:
 
 #: A larger outcome is looked at by itself: it may have to become an object of its own.
 MAX_PLAIN_BYTES = 64 * 1024
+_LONGEST_TIME = 1e9
 
 SlotEvent = Finished | Printed | Ended
 
@@ -116,7 +118,7 @@ class Slot:
         self.folder = folder
         self._modules = modules
         self._command = command
-        self._environ = environ
+        self._environ = environ | {SLOT_MARK: str(number)}
         self._selector = selector
         self._keeper: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -175,8 +177,9 @@ class Slot:
         except BlockingIOError:
             return
         if not data:
-            # the keeper was killed, and by PDEATHSIG its child with it
+            # the keeper was killed, and by PDEATHSIG its child with it, but not what that had started
             self._drop_keeper()
+            end_slot(self._environ)
             yield from self._ended(-signal.SIGKILL, 0)
             return
         for kind, body in self._control_reader.feed(data):
@@ -206,7 +209,7 @@ class Slot:
 
     def give(self, job: JobFiles, run: Run, frame: tuple[Kind, bytes], receipt_handle: str) -> None:
         """Have the child run calls of ``job``; a child of another job makes room for a fresh one."""
-        if self._link is not None and self._link.job not in (None, job.identity):
+        if self._link is not None and (self._link.hung_up or self._link.job not in (None, job.identity)):
             self._drop_child()
         link = self._link or self._spawn()
         if link.job is None:
@@ -237,6 +240,23 @@ class Slot:
     def kill(self, number: int, why: str) -> None:
         """Signal the child's process group; an Ended event follows."""
         self.killing = why
+        self._signal(number)
+
+    @property
+    def hung_up(self) -> bool:
+        """Return whether a child with calls has closed its channel: it is dead, or has another socket in its place."""
+        return self._link is not None and self._link.hung_up and bool(self._given)
+
+    def end_child(self) -> None:
+        """Kill a child that hung up; whose fault that is, is for the Ended event that follows."""
+        self._signal(signal.SIGKILL)
+
+    def kill_keeper(self) -> None:
+        """End a keeper that does not obey any more, and by that its child; an Ended event follows."""
+        if self._keeper is not None:
+            self._keeper.kill()
+
+    def _signal(self, number: int) -> None:
         if self._control is None:
             return
         try:
@@ -318,7 +338,7 @@ class Slot:
             index = head[0]
             if index not in self._given or index in plain:
                 continue
-            run_time += head[6]
+            run_time += head[6] if 0.0 <= head[6] < _LONGEST_TIME else 0.0  # it may be no number at all
             if head[1] == SUCCESS and not head[2] and end - start <= MAX_PLAIN_BYTES:
                 plain[index] = body[start:end]
             else:

@@ -7,12 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from wren_worker.clock import Clock
+from wren_worker.daemon.memory import Shot
 from wren_worker.daemon.slot import Ended, Given
 from wren_worker.errors import CallTimeout
 from wren_worker.protocol import records
 from wren_worker.protocol.wire import error_value
 
-__all__ = ["CALL_TIMEOUT_NAMES", "OomCounter", "attempts_exhausted", "slot_crashed", "timed_out"]
+__all__ = [
+    "CALL_TIMEOUT_NAMES",
+    "OomCounter",
+    "attempts_exhausted",
+    "lost_value",
+    "out_of_memory",
+    "slot_crashed",
+    "timed_out",
+]
 
 #: What a filter of ``retries=`` may name to have calls retried that ran out of time; the built-in one because nobody
 #: who asks for it means any other.
@@ -44,7 +53,7 @@ class OomCounter:
         return self._seen > before
 
 
-def _record(given: Given, event: Ended, value: bytes, clock: Clock) -> bytes:
+def _record(given: Given, event: Ended, value: bytes, clock: Clock, *, peak_rss_bytes: int = 0) -> bytes:
     now = clock.monotonic()
     run_time = now - event.start if event.start else 0.0
     return records.pack_record(
@@ -55,7 +64,7 @@ def _record(given: Given, event: Ended, value: bytes, clock: Clock) -> bytes:
         attempt=given.attempt,
         start_timestamp=clock.timestamp() - run_time,
         run_time=run_time,
-        peak_rss_bytes=event.peak_rss_bytes,
+        peak_rss_bytes=peak_rss_bytes or event.peak_rss_bytes,
     )
 
 
@@ -76,19 +85,33 @@ def timed_out(given: Given, event: Ended, timeout: float, instance_id: str, cloc
     )
 
 
-def slot_crashed(given: Given, event: Ended, instance_id: str, clock: Clock, *, out_of_memory: bool) -> bytes:
+def out_of_memory(given: Given, event: Ended, instance_id: str, clock: Clock, shot: Shot | None = None) -> bytes:
+    """Return the record of a call that was ended for its memory: by the daemon, as ``shot`` says, or by the kernel."""
+    peak_rss_bytes = max(event.peak_rss_bytes, shot.held_bytes if shot else 0)
+    if shot is not None:
+        how = (
+            f"was ended because memory ran short: with what it started it held {shot.held_bytes / 2**20:.0f} MiB, "
+            f"and a slot's share is {shot.share_bytes / 2**20:.0f} MiB."
+        )
+    else:
+        how = f"was killed by the kernel for its memory; its process held {peak_rss_bytes / 2**20:.0f} MiB at most."
+    value = error_value(
+        "OutOfMemory",
+        f"call {given.call_index} {how} Use a larger instance type or fewer slots.",
+        attempts=given.attempt,
+        instance_id=instance_id,
+        peak_rss_bytes=peak_rss_bytes,
+    )
+    return _record(given, event, value, clock, peak_rss_bytes=peak_rss_bytes)
+
+
+def slot_crashed(given: Given, event: Ended, instance_id: str, clock: Clock) -> bytes:
     """Return the record of a call that took its process down."""
     facts = {
         "attempts": given.attempt,
         "instance_id": instance_id,
         "peak_rss_bytes": event.peak_rss_bytes,
     }
-    if out_of_memory:
-        text = (
-            f"call {given.call_index} was killed by the kernel for its memory; its process held "
-            f"{event.peak_rss_bytes / 2**20:.0f} MiB at most. Use a larger instance type or fewer slots."
-        )
-        return _record(given, event, error_value("OutOfMemory", text, **facts), clock)
     if event.status < 0:
         name = signal.Signals(-event.status).name if -event.status in list(signal.Signals) else str(-event.status)
         how, facts = f"was killed by {name}", facts | {"signal_name": name, "exit_code": None}
@@ -100,6 +123,12 @@ def slot_crashed(given: Given, event: Ended, instance_id: str, clock: Clock, *, 
         "Crashes like this come from C extensions, os._exit, or too little memory; its output may say more."
     )
     return _record(given, event, error_value("SlotCrashed", text, **facts), clock)
+
+
+def lost_value(error: Exception) -> bytes:
+    """Return the value bytes of an ERROR: the instance had no room to keep an outcome until S3 has it."""
+    text = f"the outcome could not be kept on the instance's disk until it was stored ({error}). Give it a larger disk."
+    return error_value("ResultNotSerializable", text, type_name="", value_repr="")
 
 
 def attempts_exhausted(call_index: int, deliveries: int) -> bytes:

@@ -16,6 +16,7 @@ from wren_worker.daemon.endings import Endings
 from wren_worker.daemon.events import Arrived, Removed, Settled, Stored
 from wren_worker.daemon.holding import Holding
 from wren_worker.daemon.leases import LeaseKeeper
+from wren_worker.daemon.memory import MemoryWatch
 from wren_worker.daemon.outputs import Outputs
 from wren_worker.daemon.publisher import Publisher
 from wren_worker.daemon.slot import Ended, Finished, Given, Slot, SlotEvent
@@ -55,6 +56,7 @@ class Workload:
         instance_id: Written into results.
         grace_time: Seconds between SIGTERM and SIGKILL of a call that ran too long.
         publish_timeout: Seconds after which a result that cannot be stored is dropped.
+        memory: Ends slots that hold too much.
         chance: Spreads the waits before retries.
     """
 
@@ -70,12 +72,14 @@ class Workload:
         instance_id: str,
         grace_time: float,
         publish_timeout: float,
+        memory: MemoryWatch,
         chance: random.Random | None = None,
     ) -> None:
         self._slots = slots
         self._paces = Paces()
         self._dispatch = Dispatch(slots=slots, paces=self._paces, clock=clock)
         self._timeouts = Timeouts(slots=slots, grace_time=grace_time, clock=clock)
+        self._memory = memory
         self._publisher = publisher
         self._leases = leases
         self._outputs = outputs
@@ -88,6 +92,7 @@ class Workload:
         self._endings = Endings(
             holdings=self._holdings,
             timeouts=self._timeouts,
+            memory=memory,
             outputs=outputs,
             clock=clock,
             log=log,
@@ -231,9 +236,10 @@ class Workload:
 
     # --- verbs of the loop ------------------------------------------------------------------------------------------
 
-    def enforce_timeouts(self) -> float:
-        """End calls that run too long; return the seconds until there is something to do without any news."""
-        return min(self._timeouts.enforce(self._holdings), self._dispatch.wanted_in(self.holdings))
+    def enforce_limits(self) -> float:
+        """End calls that run too long or hold too much; return the seconds until there is more to do without news."""
+        watched = self._memory.enforce() if any(not slot.free for slot in self._slots) else 1.0
+        return min(watched, self._timeouts.enforce(self._holdings), self._dispatch.wanted_in(self.holdings))
 
     def release_unstarted(self) -> None:
         """Give back what was fetched ahead and is stuck behind calls that took longer than expected."""

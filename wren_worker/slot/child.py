@@ -38,7 +38,7 @@ from .job import Job
 from .orders import Orders
 from .refs import Arrivals
 from .surroundings import Surroundings
-from .values import dump_end, dump_value, unpicklable_value
+from .values import dump_end, dump_failure, dump_value, unpicklable_value
 
 __all__ = ["Child", "main"]
 
@@ -197,7 +197,10 @@ class Child:
         if self._capture.n_dropped_bytes:
             flags |= FLAG_OUTPUT_TRUNCATED
         if isinstance(value, list) or len(value) > _INLINE_VALUE_BYTES:
-            value, flags = self._leave_in_file(call_index, attempt, value), flags | FLAG_ELSEWHERE
+            try:
+                value, flags = self._leave_in_file(call_index, attempt, value), flags | FLAG_ELSEWHERE
+            except OSError as error:  # the disk is full, most likely
+                status, value = FAILURE, dump_failure(error, None)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu_time = usage.ru_utime + usage.ru_stime
         cpu_time, self._cpu_time = cpu_time - self._cpu_time, cpu_time
@@ -210,8 +213,13 @@ class Child:
 
     def _leave_in_file(self, call_index: int, attempt: int, value: bytes | list[bytes | memoryview]) -> bytes:
         name = f"{call_index}-{attempt}-{os.getpid()}"
-        with (self._folder / "outbox" / name).open("wb") as file:
-            file.writelines([value] if isinstance(value, bytes) else value)
+        path = self._folder / "outbox" / name
+        try:
+            with path.open("wb") as file:
+                file.writelines([value] if isinstance(value, bytes) else value)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return json.dumps({"path": name}).encode()
 
 

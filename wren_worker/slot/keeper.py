@@ -66,9 +66,13 @@ class Keeper:
             if control in ready and not self._obey():
                 break
         if self._child:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child, signal.SIGKILL)
+            self._kill_group()
         self._end_orphans()
+
+    def _kill_group(self) -> None:
+        for kill in (os.killpg, os.kill):  # the second for a child that made itself the member of another group
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(self._child, signal.SIGKILL)
 
     def _obey(self) -> bool:
         try:
@@ -84,12 +88,21 @@ class Keeper:
                 self._spawn(order["generation"])
             elif kind == Kind.KILL and self._child:
                 # the child is reaped by nobody else, so its number still means this group
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._child, order["signal"])
+                if order["signal"] == signal.SIGKILL:
+                    self._kill_group()
+                else:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(self._child, order["signal"])
         return True
 
     def _spawn(self, generation: int) -> None:
         descriptors, self._descriptors = self._descriptors[:_N_DESCRIPTORS], self._descriptors[_N_DESCRIPTORS:]
+        if self._child:
+            # nobody waits for it any more, and what its job started must not live beside the next one's
+            self._kill_group()
+            os.waitpid(self._child, 0)
+            self._child = 0
+            self._end_orphans()
         keeper_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -126,8 +139,7 @@ class Keeper:
                     os.waitpid(found.si_pid, 0)  # an orphan that ended while its slot still runs
                 continue
             # while the zombie is there its number cannot be anybody else's
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child, signal.SIGKILL)
+            self._kill_group()
             _, status, usage = os.wait4(self._child, 0)
             self._child = 0
             self._end_orphans()

@@ -17,12 +17,14 @@ from wren_worker.aws.session import Aws
 from wren_worker.aws.sqs import SqsReplySender, SqsTaskQueue
 from wren_worker.clock import SystemClock
 from wren_worker.config import InstanceConfig, load_instance_config
+from wren_worker.daemon.disk import Disk
 from wren_worker.daemon.doorbell import Doorbell
 from wren_worker.daemon.events import Inbox
 from wren_worker.daemon.exits import Exit, power_off
 from wren_worker.daemon.intake import Intake
 from wren_worker.daemon.leases import LeaseKeeper
 from wren_worker.daemon.loop import Daemon
+from wren_worker.daemon.memory import Machine, MemoryWatch, protect_daemon
 from wren_worker.daemon.needs import Needs
 from wren_worker.daemon.outputs import Outputs
 from wren_worker.daemon.predecessor import MARK, end_predecessors, mark_value
@@ -99,6 +101,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     sink = CloudWatchSink(aws, config.names.log_group, instance_id)
     names = {"instance_id": instance_id, "fleet": config.fleet}
     log = JsonLog(clock, lambda timestamp, fields: sink.put("daemon", timestamp, fields), **names)
+    protect_daemon()
     n_ended = end_predecessors(run_dir)
     cores = _cores(environ)
     n_slots = cores if config.slots == "auto" else int(config.slots)
@@ -141,6 +144,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         clock=clock,
         log=log,
         instance_id=instance_id,
+        memory=MemoryWatch(slots=slots, machine=Machine(), budget_bytes=config.memory_bytes, clock=clock),
         grace_time=config.kill_grace_time,
         publish_timeout=config.publish_timeout,
     )
@@ -157,6 +161,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         workload=workload,
         needs=Needs(store=store, bucket=config.names.bucket, folder=work_dir / "refs", inbox=inbox, log=log),
         doorbell=doorbell,
+        disk=Disk(folder=work_dir, floor_bytes=config.min_free_bytes, clock=clock, log=log),
         vitals=vitals,
         retirement=_retirement(config, run_dir, clock.monotonic()),
         stop=stop,
