@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from relay import Relay
 from rig import Rig
 
 
@@ -21,6 +22,16 @@ def aws_endpoint() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture
+def relay(rig: Rig, aws_endpoint: str) -> Iterator[Relay]:
+    """Stand between the rig's daemons and AWS; the rig's own client goes straight there."""
+    made = Relay(aws_endpoint)
+    rig.environ |= {"AWS_ENDPOINT_URL": made.endpoint, "AWS_EC2_METADATA_SERVICE_ENDPOINT": made.endpoint + "/"}
+    yield made
+    rig.close()
+    made.close()
 
 
 @pytest.fixture

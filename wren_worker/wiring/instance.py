@@ -132,7 +132,9 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     receiver = Receiver(
         queue_=task_queue, intake=intake, leases=leases, inbox=inbox, lease_time=config.lease_time, clock=clock
     )
-    publisher = Publisher(store=store, replies=SqsReplySender(aws), queue_=task_queue, inbox=inbox, log=log)
+    publisher = Publisher(
+        store=store, replies=SqsReplySender(aws), queue_=task_queue, inbox=inbox, clock=clock, log=log
+    )
     workload = Workload(
         slots=slots,
         publisher=publisher,
