@@ -201,6 +201,35 @@ def test_a_keeper_killed_by_its_call_leaves_nothing_that_the_call_had_started(ri
     rig.until(lambda: not psutil.pid_exists(pid_in(mark)), timeout=5.0)
 
 
+def test_whatever_calls_left_running_ends_with_the_daemon_killed_stopped_or_with_its_keepers_stopped(rig: Rig):
+    for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP):
+        daemon = rig.start(slots="2")
+        mark = rig.folder / f"grandchild{how}"
+        rig.collect(rig.send(lambda _, mark=mark: daemonise(str(mark)), [0]), 1)
+        rig.until(lambda mark=mark: pid_in(mark) > 0)
+        if how == signal.SIGSTOP:
+            for process in rig.slot_processes():
+                process.suspend()
+        daemon.send_signal(signal.SIGKILL if how == signal.SIGSTOP else how)
+        daemon.wait(20)
+        rig.until(lambda: rig.slot_processes() == [], timeout=3.0)
+
+
+def test_a_new_daemon_ends_what_one_left_that_was_killed_with_its_keepers(rig: Rig):
+    daemon = rig.start(slots="1")
+    mark = rig.folder / "grandchild"
+    rig.collect(rig.send(lambda _: daemonise(str(mark)), [0]), 1)
+    rig.until(lambda: pid_in(mark) > 0)
+    daemon.send_signal(signal.SIGSTOP)  # so that it does not mend what comes next
+    for keeper in psutil.Process(daemon.pid).children():
+        keeper.kill()
+    daemon.kill()
+    daemon.wait()
+    assert psutil.pid_exists(pid_in(mark))
+    rig.start(slots="1")
+    rig.until(lambda: not psutil.pid_exists(pid_in(mark)), timeout=5.0)
+
+
 def test_a_fork_bomb_is_gone_when_its_call_is_ended(rig: Rig):
     rig.start(slots="2")
 

@@ -130,6 +130,8 @@ class Daemon:
         while self._exit is None:
             self.tick()
         for slot in self._slots:
+            slot.dismiss()
+        for slot in self._slots:
             slot.stop()
         return self._exit
 

@@ -88,6 +88,7 @@ class Ended:
 #: A larger outcome is looked at by itself: it may have to become an object of its own.
 MAX_PLAIN_BYTES = 64 * 1024
 _LONGEST_TIME = 1e9
+_DISMISSAL_TIME = 2.0
 
 SlotEvent = Finished | Printed | Ended
 
@@ -153,10 +154,24 @@ class Slot:
         self._control = ours
         self._selector.register(ours, selectors.EVENT_READ, self._read_control)
 
-    def stop(self) -> None:
-        """End keeper and child."""
+    def dismiss(self) -> None:
+        """Have the keeper end everything of the slot, and itself."""
         self._drop_child()
-        self._drop_keeper()
+        if self._control is not None:
+            self._selector.unregister(self._control)
+            self._control.close()
+            self._control = None
+
+    def stop(self) -> None:
+        """End keeper and child and what they started, and wait for it."""
+        self.dismiss()
+        if self._keeper is not None:
+            try:
+                self._keeper.wait(_DISMISSAL_TIME)
+            except subprocess.TimeoutExpired:
+                self._drop_keeper()
+                end_slot(self._environ)
+            self._keeper = None
 
     def _drop_keeper(self) -> None:
         if self._control is not None:

@@ -29,7 +29,9 @@ _N_DESCRIPTORS = 4  # channel, stdout, stderr, page
 
 def main(control_fd: int, daemon_pid: int) -> NoReturn:
     """Serve the daemon until its control socket closes."""
-    kernel.die_with_parent(daemon_pid)
+    # the daemon's end shows as the end of the control socket, which leaves time to end what calls have started;
+    # the signal wakes a keeper that its call has stopped
+    kernel.die_with_parent(daemon_pid, signal.SIGCONT)
     kernel.adopt_orphans()
     # what the collector never has to look at again is never copied by a fork either
     gc.collect()
