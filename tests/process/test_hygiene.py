@@ -405,6 +405,7 @@ def test_a_full_disk_fails_the_calls_that_need_it_and_no_others(rig: Rig):
     assert found[4].error == "ResultNotSerializable"
     assert b"No space left" in found[4].value
     assert daemon.poll() is None
+    assert rig.events("disk_has_room")  # what call 1 had written went with its child
     beat = (rig.folder / "run" / "heartbeat").read_text()
     rig.until(lambda: (rig.folder / "run" / "heartbeat").read_text() != beat, timeout=5.0)
     rig.until(lambda: rig.depth() == (0, 0))
@@ -419,21 +420,33 @@ def test_below_its_floor_of_free_space_an_instance_receives_nothing_and_goes(rig
     assert len(rig.events("disk_full")) == 1
 
 
-def test_once_there_is_room_again_it_receives_again(rig: Rig):
+def test_what_a_job_wrote_goes_with_its_child_and_there_is_room_again(rig: Rig):
     rig.start(slots="1", under=small_disk(rig, "8m"))
 
     def f(x: int) -> int:
         if x == 0:
-            path = Path("../big").resolve()
-            with path.open("wb") as file, contextlib.suppress(OSError):
+            with Path("big").open("wb") as file, contextlib.suppress(OSError):
                 file.write(bytes(9 * MIB))
-            subprocess.Popen(["sh", "-c", f"sleep 3; rm {path}"], start_new_session=True)
         return x
 
     assert value(rig.collect(rig.send(f, [0]), 1)[0]) == 0
     rig.until(lambda: bool(rig.events("disk_full")))
     assert value(rig.collect(rig.send(f, [1]), 1)[0]) == 1
     assert len(rig.events("disk_has_room")) == 1
+
+
+def test_a_job_does_not_find_the_files_of_another(rig: Rig):
+    rig.start(slots="1")
+
+    def f(_: int) -> list[str]:
+        found = os.listdir()
+        Path("left").write_text("behind")
+        return found
+
+    first, second = rig.send(f, range(2), chunksize=1), rig.send(f, range(1))
+    found = [value(one) for _, one in sorted(rig.collect(first, 2).items())]
+    assert [value(one) for one in rig.collect(second, 1).values()] == [[]]
+    assert found in ([[], ["left"]], [["left"], []], [[], []])
 
 
 def test_a_disk_that_becomes_read_only_takes_no_more_work(rig: Rig):

@@ -295,6 +295,8 @@ class Daemon:
             return
         if not self._room.enough:
             self._vitals.last_error = self._room.error
+            for slot in self._slots:
+                slot.let_go()  # what its job wrote may be what fills the disk
             return
         self._order_poll(n_wanted, wait_time, now)
 

@@ -280,6 +280,11 @@ class Slot:
         except OSError:
             pass  # the keeper is gone, which _read_control will see
 
+    def let_go(self) -> None:
+        """End a child that has nothing to do, which clears away the files that its job left where it stood."""
+        if self.free:
+            self._drop_child()
+
     def answer(self, generation: int, body: bytes) -> None:
         """Answer a question of the child, if it is still the one that asked."""
         if self._link is not None and self._link.generation == generation:
