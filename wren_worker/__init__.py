@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wren_worker.client.attempts import Attempt
     from wren_worker.client.executor import Executor
     from wren_worker.client.future import Future
+    from wren_worker.client.retry import Retry
     from wren_worker.client.waiting import (
         ALL_COMPLETED,
         ALWAYS,
@@ -48,6 +50,7 @@ __all__ = [
     "ALL_COMPLETED",
     "ALWAYS",
     "ANY_COMPLETED",
+    "Attempt",
     "AttemptsExhausted",
     "CallCancelled",
     "CallError",
@@ -65,6 +68,7 @@ __all__ = [
     "RefUnavailable",
     "ResultNotSerializable",
     "ResultTampered",
+    "Retry",
     "RuntimeMismatch",
     "SerializationError",
     "SlotCrashed",
@@ -82,9 +86,11 @@ _HOMES = {
     "ALL_COMPLETED": "client.waiting",
     "ALWAYS": "client.waiting",
     "ANY_COMPLETED": "client.waiting",
+    "Attempt": "client.attempts",
     "Executor": "client.executor",
     "Future": "client.future",
     "Ref": "protocol.refs",
+    "Retry": "client.retry",
     "Launch": "fleet.spec",
     "as_completed": "client.waiting",
     "attach": "wiring.client",

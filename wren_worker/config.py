@@ -136,7 +136,7 @@ class InstanceConfig:
     """What user-data tells an instance. Times in seconds.
 
     ``slots`` is "auto" (one per core) or a number; ``runtime`` is the interpreter that runs calls, "" for the
-    daemon's own.
+    daemon's own. ``memory_bytes`` is what all slots may hold together, 0 for what the machine has.
     """
 
     fleet: str
@@ -153,6 +153,8 @@ class InstanceConfig:
     deadman_interval: float = 30.0
     kill_grace_time: float = 2.0
     publish_timeout: float = 900.0
+    cancel_interval: float = 4.0
+    memory_bytes: int = 0
     launch_id: str = ""
     version: str = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -46,7 +47,8 @@ class JsonLog:
         """Write one line."""
         timestamp = self._clock.timestamp()
         line = {"event": name, "level": logging.getLevelName(level), **self._constant, **fields}
-        sys.stderr.write(json.dumps({"timestamp": round(timestamp, 3), **line}, default=str) + "\n")
+        with contextlib.suppress(OSError):  # a full disk must not end whoever only wants to say so
+            sys.stderr.write(json.dumps({"timestamp": round(timestamp, 3), **line}, default=str) + "\n")
         if self._forward is not None:
             self._forward(timestamp, line)
 

@@ -41,7 +41,10 @@ class Found:
         head = records.HEAD.unpack_from(record)
         self.status, self.flags, self.attempt = head[1], head[2], head[4]
         self.value = bytes(record[records.HEAD.size : records.HEAD.size + head[9]])
-        self.output = records.split_output(record[records.HEAD.size + head[9] :])
+        pieces = records.split_output(record[records.HEAD.size + head[9] :])
+        self.output = [piece for piece in pieces if piece[0] != records.STORY]
+        self.story = [one for stream, data in pieces if stream == records.STORY for one in json.loads(data)]
+        self.start, self.run_time = head[5], head[6]
         self.result = result
 
     @property
@@ -78,12 +81,14 @@ class Rig:
         stub = folder / "bin" / "systemctl"
         stub.write_text(f'#!/bin/sh\necho "$@" "$PPID" >> {folder}/systemctl.log\n')
         stub.chmod(0o755)
+        self.paths = [str(ROOT)]
         self.daemons: list[subprocess.Popen[bytes]] = []
         self._n_jobs = 0
 
     # --- the daemon ---------------------------------------------------------------------------------------------------
 
-    def start(self, **settings: Any) -> subprocess.Popen[bytes]:
+    def start(self, *, under: Sequence[str] = (), **settings: Any) -> subprocess.Popen[bytes]:
+        """Start the daemon, ``under`` another program if need be."""
         config = InstanceConfig(
             fleet=self.names.fleet,
             account=ACCOUNT,
@@ -94,7 +99,7 @@ class Rig:
         (self.folder / "instance.json").write_text(config.to_json())
         environ = self.environ | {
             "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(self.paths),
             "WREN_INSTANCE_CONFIG": str(self.folder / "instance.json"),
             "WREN_RUN_DIR": str(self.folder / "run"),
             "WREN_LOG_DIR": str(self.folder / "log"),
@@ -103,7 +108,11 @@ class Rig:
         }
         with (self.folder / "daemon.log").open("ab") as log:
             daemon = subprocess.Popen(
-                [sys.executable, "-m", "wren_worker", "daemon"], env=environ, stdout=log, stderr=log, cwd=self.folder
+                [*under, sys.executable, "-m", "wren_worker", "daemon"],
+                env=environ,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
             )
         self.daemons.append(daemon)
         return daemon
@@ -141,14 +150,25 @@ class Rig:
     # --- a client -----------------------------------------------------------------------------------------------------
 
     def job(
-        self, function: Callable[..., object], values: Sequence[object], *, chunksize: int = 10, **limits: Any
+        self,
+        function: Callable[..., object],
+        values: Sequence[object],
+        *,
+        chunksize: int = 10,
+        retry_on: tuple[str, ...] = (),
+        **limits: Any,
     ) -> tuple[str, list[Chunk]]:
         """Store a job's manifest; return its id and its chunks, unsent. Arguments always travel inline."""
         self._n_jobs += 1
         job_id = wire.new_job_id(time.time(), os.urandom(12))
         bounds = Limits(**limits)
         manifest = JobManifest(
-            job_id=job_id, name="t", python=this_python(), host_submit_timestamp=time.time(), limits=bounds
+            job_id=job_id,
+            name="t",
+            python=this_python(),
+            host_submit_timestamp=time.time(),
+            limits=bounds,
+            retry_on=retry_on,
         )
         key = manifest_key(job_id)
         data, _ = jobs.encode_manifest(key, manifest, function=cloudpickle.dumps(function), modules=b"")
@@ -169,7 +189,7 @@ class Rig:
                 reply_queue=self.reply,
                 audience=self.names.audience(self.names.task_queue(this_python())),
                 host_send_timestamp=time.time(),
-                expiry_timestamp=time.time() + 3600,
+                expiry_timestamp=time.time() + 14 * 86400,
                 limits=bounds,
             )
             self._args[job_id, chunk.chunk_id] = args

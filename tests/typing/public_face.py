@@ -38,6 +38,8 @@ def a_function_s_type_is_the_future_s() -> None:
         assert_type(
             ex.map(half, [1], {"A": "b"}, {"note": 1}, chunksize=4, timeout=9.5, retries=1), list[wren.Future[float]]
         )
+        assert_type(ex.map(half, [1], retries=wren.Retry(3, on=OSError)), list[wren.Future[float]])
+        assert_type(ex.map(half, [1])[0].attempts, list[wren.Attempt])
         assert_type(ex.starmap(both, [(1, "a")]), list[wren.Future[str]])
         assert_type(ex.call_async(half, 3), wren.Future[float])
         assert_type(ex.submit(both, 1, y="b"), wren.Future[str])

@@ -157,7 +157,7 @@ def test_values_elsewhere_are_fetched_and_checked(world):
 
 def test_facts_of_a_call(world):
     future = world.executor().call_async(len, "abc")
-    assert (future.run_status, future.stdout, future.attempts, future.succeeded()) == ({}, "", 0, False)
+    assert (future.run_status, future.stdout, future.attempts, future.succeeded()) == ({}, "", [], False)
     assert not future.done()
     until(future.running)
     assert "running" in repr(future)
@@ -165,7 +165,7 @@ def test_facts_of_a_call(world):
     assert future.result(20) == 3
     assert future.stdout == "hello\n"
     assert future.stderr == ""
-    assert future.attempts == 1
+    assert [(a.attempt, a.instance_id, a.run_time, a.end) for a in future.attempts] == [(1, "i-unit", 0.5, "success")]
     assert future.run_status["instance_id"] == "i-unit"
     assert future.run_status["remote_run_time"] == 0.5
     facts = future.invoke_status

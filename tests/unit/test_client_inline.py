@@ -16,6 +16,7 @@ from client_world import World
 from wren_worker.client.executor import Executor
 from wren_worker.client.inline import Inline
 from wren_worker.client.progress import Progress
+from wren_worker.client.retry import Retry
 from wren_worker.client.waiting import as_completed, get_all_results, wait
 from wren_worker.clock import SystemClock
 
@@ -59,8 +60,18 @@ def test_environment_retries_and_leaving_the_debugger(inline):
             raise OSError
         return len(tries)
 
-    future = inline.map(f, [0], {"UNIT_X": "1"}, retries=2)[0]
-    assert (future.result(), future.attempts, tries) == (3, 3, ["1"] * 3)
+    future = inline.map(f, [0], {"UNIT_X": "1"}, retries=Retry(2, on=OSError, delay=0.01))[0]
+    assert (future.result(), tries) == (3, ["1"] * 3)
+    assert [(a.attempt, a.end) for a in future.attempts] == [(1, "OSError()"), (2, "OSError()"), (3, "success")]
+
+    def missing(_):
+        tries.append("missing")
+        raise FileNotFoundError
+
+    future = inline.map(missing, [0], retries=Retry(2, on=ValueError))[0]
+    with pytest.raises(FileNotFoundError):
+        future.result()
+    assert tries.count("missing") == len(future.attempts) == 1
     assert "UNIT_X" not in os.environ
 
     def quits(_):

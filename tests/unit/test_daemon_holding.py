@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -192,3 +193,29 @@ def test_outcomes_that_do_not_fit_one_object_ask_for_a_split():
     for index in range(10, 20):
         h.outcome(index, records.pack_record(index, records.SUCCESS, bytes(MAX_RESULT_BYTES // 10)))
     assert h.oversized
+
+
+def test_a_call_that_rests_is_kept_from_the_queue_until_its_time():
+    h = holding()
+    taken(h)
+    for index in (10, 11, 12):
+        run(h, index)
+    h.rest(13, until=5.0)
+    assert (h.n_waiting, h.n_running, h.only_rests, h.rests_until) == (0, 0, True, 5.0)
+    (put,) = h.puts(split=True, timestamp=0.0)
+    assert put.result.left_out == ((13, 14),)  # its neighbours do not wait with it
+    h.wake(4.9)
+    assert h.n_waiting == 0
+    h.wake(5.0)
+    assert (h.n_waiting, h.only_rests, h.rests_until) == (1, False, math.inf)
+
+
+def test_a_resting_call_is_forgotten_by_a_drain_and_by_another_s_outcome():
+    h = holding()
+    taken(h)
+    h.rest(10, until=5.0)
+    h.rest(11, until=6.0)
+    h.learn_object(replace(empty_object(), left_out=((11, 14),)))
+    assert h.rests_until == 6.0
+    assert h.give_up_waiting() == [11]
+    assert h.rests_until == math.inf

@@ -37,4 +37,4 @@ def test_a_small_disk_needs_a_twentieth(tmp_path):
 def test_a_disk_that_cannot_be_looked_at_is_no_place_for_work(tmp_path):
     room = Room(tmp_path / "gone", log=Log())
     assert not room.enough
-    assert "cannot be looked at" in room.error
+    assert "cannot be used" in room.error

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from wren_worker.client.future import Future
 from wren_worker.client.limits import check_limits
+from wren_worker.client.retry import Retry, as_retry
 from wren_worker.client.spec import Backend, JobSpec
 from wren_worker.client.streaming import stream
 from wren_worker.protocol.model import JobManifest, Limits
@@ -54,7 +55,7 @@ class Executor:
         *,
         chunksize: int | Literal["auto"] = "auto",
         timeout: float | None = None,
-        retries: int = 0,
+        retries: int | Retry = 0,
         name: str | None = None,
     ) -> list[Future[T]]:
         """Run ``func(item)`` for every item; return the futures in order, once all items are pickled.
@@ -71,7 +72,7 @@ class Executor:
             exclude_modules: Local modules that stay here.
             chunksize: How many calls travel, and are run on one instance, together.
             timeout: Seconds a call may run; default ``job_max_runtime``.
-            retries: How often a call that raised or timed out is run again.
+            retries: How often a call that raised or timed out is run again; ``Retry`` says for what and how soon.
             name: What to call the job in listings; default the function's name.
 
         Raises:
@@ -104,7 +105,7 @@ class Executor:
         exclude_modules: Iterable[str] | None = None,
         chunksize: int | Literal["auto"] = "auto",
         timeout: float | None = None,
-        retries: int = 0,
+        retries: int | Retry = 0,
         name: str | None = None,
     ) -> list[Future[T]]:
         """Run ``func(*item)`` for every item of tuples; otherwise as ``map``."""
@@ -130,7 +131,7 @@ class Executor:
         extra_meta: Mapping[str, object] | None = None,
         *,
         timeout: float | None = None,
-        retries: int = 0,
+        retries: int | Retry = 0,
     ) -> Future[T]:
         """Run ``func(data)`` as a job of one call; otherwise as ``map``."""
         spec = self._spec(
@@ -153,7 +154,7 @@ class Executor:
         exclude_modules: Iterable[str] | None = None,
         chunksize: int | Literal["auto"] = "auto",
         timeout: float | None = None,
-        retries: int = 0,
+        retries: int | Retry = 0,
         name: str | None = None,
     ) -> Iterator[T]:
         """Return an iterator of ``func(item)`` over a stream of any length, in bounded memory.
@@ -256,14 +257,13 @@ class Executor:
         exclude_modules: Iterable[str] | None = None,
         chunksize: int | Literal["auto"] = "auto",
         timeout: float | None = None,
-        retries: int = 0,
+        retries: int | Retry = 0,
         name: str | None = None,
         n_expected: int | None = None,
     ) -> JobSpec:
         if not callable(func):
             raise TypeError(f"{func!r} cannot be called: the first argument is the function to run.")
-        if retries < 0:
-            raise ValueError(f"retries={retries} is out of range; give 0 or more.")
+        retry = as_retry(retries)
         size = None if chunksize == "auto" else operator.index(chunksize)
         timeout = self._job_max_runtime if timeout is None else float(timeout)
         self._check_timeout(timeout, size)
@@ -272,7 +272,10 @@ class Executor:
         return JobSpec(
             func=func,
             name=name or str(getattr(func, "__name__", type(func).__name__)),
-            limits=Limits(timeout=timeout, retries=retries),
+            limits=Limits(
+                timeout=timeout, retries=retry.n, retry_delay=float(retry.delay), retry_max_delay=float(retry.max_delay)
+            ),
+            retry=retry,
             env=_checked_env(extra_env or {}),
             meta=_checked_meta(extra_meta or {}),
             exclude_modules=tuple(exclude_modules or ()),

@@ -12,6 +12,7 @@ from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from wren_worker.client import outcome
+from wren_worker.client.attempts import Attempt, attempts_of
 from wren_worker.client.resolve import ChunkBook
 from wren_worker.client.transport import Ticket
 from wren_worker.errors import CallCancelled
@@ -147,9 +148,10 @@ class Future(concurrent.futures.Future[T]):
         return outcome.output(self._completed() or b"", records.STDERR)
 
     @property
-    def attempts(self) -> int:
-        """Return how often the call was executed within the delivery that gave the outcome, 0 while there is none."""
-        return outcome.attempt(self._record) if self._record else 0
+    def attempts(self) -> list[Attempt]:
+        """Return the executions of the call within the delivery that gave the outcome; none while there is none."""
+        instance_id = str(self.run_status.get("instance_id", ""))
+        return attempts_of(self._completed(), self._loaded, instance_id)
 
     @property
     def lies_elsewhere(self) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import bdb
 import contextlib
+import json
 import os
+import random
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 
+from wren_worker.client.attempts import describe
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job, Restored
 from wren_worker.client.refs import ref_to
@@ -91,7 +94,7 @@ class _InlineJob:
         self._job.add_chunk(index, index, 1)
         self._job.mark_sent([index], self._clock.timestamp())
         future = self._job.new_future(index)
-        attempt = 1
+        attempt, told = 1, list[dict[str, object]]()
         start_timestamp, start_time = self._clock.timestamp(), self._clock.monotonic()
         while True:
             try:
@@ -100,8 +103,11 @@ class _InlineJob:
             except bdb.BdbQuit:
                 raise  # whoever leaves the debugger wants out of the job
             except (Exception, SystemExit) as error:  # noqa: BLE001 - the call's outcome
-                if attempt <= self._spec.limits.retries:
+                if attempt <= self._spec.retry.n and isinstance(error, self._spec.retry.on):
+                    told.append(self._told(attempt, start_timestamp, start_time, error))
+                    self._clock.sleep(random.uniform(0.0, self._spec.retry.longest_delay_time(attempt)))  # noqa: S311
                     attempt += 1
+                    start_timestamp, start_time = self._clock.timestamp(), self._clock.monotonic()
                     continue
                 loaded = Loaded(exception=error)
             break
@@ -109,12 +115,22 @@ class _InlineJob:
             index,
             records.SUCCESS if loaded.exception is None else records.FAILURE,
             b"",
+            output=records.pack_output(records.STORY, json.dumps(told).encode()) if told else b"",
             attempt=attempt,
             start_timestamp=start_timestamp,
             run_time=self._clock.monotonic() - start_time,
         )
         self._job.deliver_loaded(index, record, loaded)
         return future
+
+    def _told(self, attempt: int, start_timestamp: float, start_time: float, error: BaseException) -> dict[str, object]:
+        return {
+            "attempt": attempt,
+            "slot": 0,
+            "start": start_timestamp,
+            "time": self._clock.monotonic() - start_time,
+            "end": describe(error),
+        }
 
     def _apply(self, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         if not self._objects:  # nothing was put, so there are no references to look for

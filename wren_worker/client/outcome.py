@@ -12,7 +12,6 @@ from wren_worker.protocol import oob, records
 from wren_worker.protocol.serialize import Loaded, load_outcome, load_value
 
 __all__ = [
-    "attempt",
     "complete",
     "is_elsewhere",
     "load",
@@ -36,11 +35,6 @@ _ALIGNED = -(-records.HEAD.size // oob.ALIGNMENT) * oob.ALIGNMENT
 def status(record: bytes) -> int:
     """Return SUCCESS, FAILURE or ERROR."""
     return int(records.HEAD.unpack_from(record)[1])
-
-
-def attempt(record: bytes) -> int:
-    """Return which execution of the call, within its delivery, gave the outcome."""
-    return int(records.HEAD.unpack_from(record)[4])
 
 
 def is_elsewhere(record: bytes) -> bool:

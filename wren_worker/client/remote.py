@@ -162,6 +162,7 @@ class Remote:
             python=transport.python,
             host_submit_timestamp=job.host_submit_timestamp,
             limits=spec.limits,
+            retry_on=spec.retry.names,
             env=spec.env,
             meta=spec.meta,
             modules_sha256=sha256_hex(archive) if archive else "",

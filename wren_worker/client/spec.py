@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from wren_worker.client.future import Future
+from wren_worker.client.retry import Retry
 from wren_worker.protocol.model import Limits
 from wren_worker.protocol.refs import Ref
 
@@ -23,6 +24,7 @@ class JobSpec:
     func: Callable[..., object]
     name: str
     limits: Limits
+    retry: Retry = field(default_factory=lambda: Retry(0))
     env: dict[str, str] = field(default_factory=dict)
     meta: dict[str, object] = field(default_factory=dict)
     exclude_modules: tuple[str, ...] = ()

@@ -8,13 +8,20 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wren_worker.clock import Clock
 from wren_worker.daemon.holding import Holding
 from wren_worker.daemon.slot import Given, Slot
 
-__all__ = ["Dispatch", "Paces", "Timeouts"]
+__all__ = ["RESOLVED", "Condemned", "Dispatch", "Paces", "Timeouts"]
+
+#: Why a call is ended that has an outcome already.
+RESOLVED = "resolved"
+_SHORT_CALL_TIME = 0.5
+_KEEPER_KILLS = 4
+#: A dead child is reported by its keeper at once.
+_HANG_UP_TIME = 0.5
 
 #: What a slot is given at once, once the job's calls are known to be short.
 _BATCH_TIME = 0.2
@@ -84,9 +91,11 @@ class Dispatch:
         return max(n_startable, min(n_more, _PREFETCHED_PER_SLOT * len(self._slots)))
 
     def wanted_in(self, holdings: Sequence[Holding]) -> float:
-        """Return in how many seconds there may be more wanted without any other news; at most 1."""
+        """Return in how many seconds there may be more to do without any other news; at most 1."""
         ahead = self._work_ahead(holdings)
-        return 1.0 if ahead is None or ahead < _PREFETCH_TIME else min(1.0, ahead - _PREFETCH_TIME)
+        resting = min((holding.rests_until for holding in holdings), default=math.inf) - self._clock.monotonic()
+        soon = 1.0 if ahead is None or ahead < _PREFETCH_TIME else ahead - _PREFETCH_TIME
+        return max(0.0, min(1.0, soon, resting))
 
     def _work_ahead(self, holdings: Sequence[Holding]) -> float | None:
         """Return for how many seconds what is held keeps the slots busy; None when nobody knows, or nothing is."""
@@ -115,6 +124,9 @@ class Dispatch:
 
     def hand_out(self, holdings: Sequence[Holding]) -> None:
         """Give waiting calls to free slots, a chunk's calls to several if they are free."""
+        now = self._clock.monotonic()
+        for holding in holdings:
+            holding.wake(now)
         free = [slot for slot in self._slots if slot.free]
         ordinary = [holding for holding in holdings if not holding.cautious]
         for holding in ordinary:
@@ -138,13 +150,23 @@ class Dispatch:
         identity = holding.job.identity
         # a slot that serves the job already has its function loaded; a fresh one costs a fork
         slot = min(free, key=lambda slot: (slot.job != identity, slot.job is not None, slot.number))
-        run = holding.take(n_calls, now=self._clock.monotonic())
+        run = holding.take(1 if holding.singly else n_calls, now=self._clock.monotonic())
         slot.give(holding.job, run, holding.table.frame(holding.args, run), holding.receipt_handle)
         free.remove(slot)
 
 
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """A call that is being ended, why, and by when its slot's child must be gone."""
+
+    given: Given
+    why: str
+    deadline: float
+    n_kills: int = 0
+
+
 class Timeouts:
-    """Ends calls that run too long: TERM to the process group, then, after a grace, KILL.
+    """Ends calls that run too long, or that nobody waits for: TERM to the process group, then, after a grace, KILL.
 
     Args:
         slots: All slots.
@@ -156,7 +178,8 @@ class Timeouts:
         self._slots = slots
         self._grace_time = grace_time
         self._clock = clock
-        self._condemned: dict[int, tuple[Given, float]] = {}
+        self._condemned: dict[int, Condemned] = {}
+        self._hung_up: dict[int, float] = {}
 
     def enforce(self, holdings: dict[str, Holding]) -> float:
         """Signal what has run too long; return the seconds until the next call could have."""
@@ -164,24 +187,33 @@ class Timeouts:
 
     def _check(self, slot: Slot, holdings: dict[str, Holding]) -> float:
         now, found = self._clock.monotonic(), slot.running()
+        if not slot.hung_up:
+            self._hung_up.pop(slot.number, None)
+        elif now - self._hung_up.setdefault(slot.number, now) > _HANG_UP_TIME:
+            slot.end_child()
         if slot.number in self._condemned:
-            given, deadline = self._condemned[slot.number]
-            if now >= deadline:
-                slot.kill(signal.SIGKILL, "timeout")
-                self._condemned[slot.number] = given, now + 1.0
-            return max(0.0, deadline - now)
+            condemned = self._condemned[slot.number]
+            if now >= condemned.deadline:
+                slot.kill(signal.SIGKILL, condemned.why)
+                if condemned.n_kills >= _KEEPER_KILLS:
+                    slot.kill_keeper()  # stopped, by its call perhaps: it does not do what it is told
+                self._condemned[slot.number] = replace(condemned, deadline=now + 1.0, n_kills=condemned.n_kills + 1)
+            return max(0.0, condemned.deadline - now)
         if found is None or slot.killing:
             return 1.0 if slot.free else 0.1  # its next call is about to start
         given, start = found
         holding = holdings.get(given.receipt_handle)
-        left = start + (holding.chunk.limits.timeout if holding else 0.0) - now
+        if holding is None or holding.is_resolved(given.call_index):
+            # cancelled, or done by another; a short call ends by itself sooner than its slot is back
+            why, left = RESOLVED, start + _SHORT_CALL_TIME - now
+        else:
+            why, left = "timeout", start + holding.chunk.limits.timeout - now
         if left > 0:
             return left
-        slot.kill(signal.SIGTERM, "timeout")
-        self._condemned[slot.number] = given, now + self._grace_time
+        slot.kill(signal.SIGTERM, why)
+        self._condemned[slot.number] = Condemned(given, why, now + self._grace_time)
         return self._grace_time
 
-    def condemned(self, slot: Slot) -> Given | None:
-        """Return the call whose timeout ended the slot's child, None when something else did; asked once per end."""
-        given, _ = self._condemned.pop(slot.number, (None, 0.0))
-        return given
+    def condemned(self, slot: Slot) -> Condemned | None:
+        """Return the call because of which the slot's child was ended, None when it ended otherwise; asked once."""
+        return self._condemned.pop(slot.number, None)

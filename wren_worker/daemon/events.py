@@ -23,6 +23,7 @@ __all__ = [
     "PollEnded",
     "Rejected",
     "Removed",
+    "Settled",
     "State",
     "Stored",
 ]
@@ -46,6 +47,7 @@ class JobFiles:
     modules: bytes
     modules_sha256: str
     env: Mapping[str, str]
+    retry_on: tuple[str, ...] = ()
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -124,6 +126,15 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What is stored of a chunk that is held: its object, and the calls that it leaves out and that have own keys."""
+
+    receipt_handle: str
+    known: ResultObject
+    resolved: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveAsked:
     """The instance is to leave: ``why``, and by when on the monotonic clock, None when it may take its time."""
 
@@ -131,7 +142,7 @@ class LeaveAsked:
     deadline: float | None = None
 
 
-Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed | Fetched | LeaveAsked
+Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed | Fetched | Settled | LeaveAsked
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ object and own keys cover every call.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from wren_worker.daemon.calls import Run
 from wren_worker.daemon.events import Arrived
+from wren_worker.daemon.stories import Story
 from wren_worker.protocol.model import ResultObject
 
 __all__ = ["Holding", "Put", "ranges"]
@@ -78,6 +80,8 @@ class Holding:
         self.started: float | None = None
         self.lease_lost = False
         self.leaving = False  # its message is being deleted
+        #: One of its calls ended a slot, and nobody knows which.
+        self.singly = False
         self._instance_id = instance_id
         self._all = range(self.chunk.first_call, self.chunk.first_call + self.chunk.n_calls)
         self.table = arrived.table
@@ -90,11 +94,13 @@ class Holding:
         self._in_flight: set[int] = set()
         self._attempts: dict[int, int] = {}
         self._user_failures: dict[int, int] = {}
+        self._stories: dict[int, list[Story]] = {}
+        #: Calls that wait for their next attempt, and until when.
+        self._resting: dict[int, float] = {}
         self._queue: deque[int] = deque()
         self._running: set[int] = set()
         if arrived.known is not None:
-            self.learn_object(arrived.known)
-            self._covered |= arrived.resolved
+            self.settled(arrived.known, arrived.resolved)
         self._queue.extend(_order([index for index in self._all if index not in self._covered], self.delivery))
 
     # --- handing out ------------------------------------------------------------------------------------------------
@@ -138,7 +144,50 @@ class Holding:
         """Take calls back that a slot had and did not run to an end through no fault of theirs."""
         for index in sorted((i for i in indexes if i in self._running), reverse=True):
             self._running.discard(index)
-            self._queue.appendleft(index)
+            if index not in self._covered:
+                self._queue.appendleft(index)
+
+    def rest(self, index: int, *, until: float) -> None:
+        """Take a call back that a slot had, and keep it from the others until a time of the loop's clock."""
+        if index in self._running:
+            self._running.discard(index)
+            if index not in self._covered:
+                self._resting[index] = until
+
+    @property
+    def rests_until(self) -> float:
+        """Return when the first resting call may run again; infinity when none rests."""
+        return min(self._resting.values()) if self._resting else math.inf
+
+    @property
+    def only_rests(self) -> bool:
+        """Return whether all that is left to run waits for another attempt."""
+        return bool(self._resting) and not self._queue and not self._running
+
+    def wake(self, now: float) -> None:
+        """Queue the calls that have rested long enough."""
+        if self._resting:
+            due = [index for index, until in self._resting.items() if until <= now]
+            for index in due:
+                del self._resting[index]
+            self._queue.extendleft(reversed(due))
+
+    def remember(self, index: int, story: Story) -> None:
+        """Keep what became of an attempt that is followed by another."""
+        self._stories.setdefault(index, []).append(story)
+
+    def story(self, index: int) -> Sequence[Story]:
+        """Return the attempts before the one that ended now."""
+        return self._stories.pop(index, ())
+
+    @property
+    def told_by_itself(self) -> bool:
+        """Return whether the outcomes need nothing joined that is known here only."""
+        return not self._stories
+
+    def n_failures(self, index: int) -> int:
+        """Return how often the call was retried for an exception or a timeout."""
+        return self._user_failures.get(index, 0)
 
     def crashed(self, index: int) -> bool:
         """Count a crash against a call; return whether it may be tried again."""
@@ -158,8 +207,9 @@ class Holding:
 
     def give_up_waiting(self) -> list[int]:
         """Empty the queue and return what was in it (a drain, or a budget spent)."""
-        left = list(self._queue)
+        left = [*self._queue, *self._resting]
         self._queue.clear()
+        self._resting.clear()
         return left
 
     # --- outcomes ---------------------------------------------------------------------------------------------------
@@ -258,7 +308,8 @@ class Holding:
         """Take note that nothing is known to be stored; ``puts`` returns it again."""
         if call_index is None:
             self._in_flight.clear()
-            self._left_out = None
+            if not self._object_stored:  # another's may have been found meanwhile
+                self._left_out = None
         else:
             self._in_flight.discard(call_index)
 
@@ -268,12 +319,23 @@ class Holding:
         self._object_stored = True
         self._settle(set(self._all) - self._left_out)
 
+    def settled(self, known: ResultObject, resolved: frozenset[int]) -> None:
+        """Take note of what is stored, by whomever."""
+        self.learn_object(known)
+        self._settle(set(resolved & set(self._all)))
+
+    def is_resolved(self, index: int) -> bool:
+        """Return whether the call's outcome is known to be durable."""
+        return index in self._covered
+
     def _settle(self, indexes: set[int]) -> None:
         self._covered |= indexes
         self._records = {index: record for index, record in self._records.items() if index not in indexes}
         self._n_record_bytes = sum(map(len, self._records.values()))
         if self._queue:
             self._queue = deque(index for index in self._queue if index not in indexes)
+        for index in self._resting.keys() & indexes:
+            del self._resting[index]
 
     @property
     def covered(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from wren_worker.clock import Clock
@@ -14,13 +15,14 @@ from wren_worker.config import InstanceConfig
 from wren_worker.daemon.calls import CallTable
 from wren_worker.daemon.events import Arrived, JobFiles, Rejected
 from wren_worker.daemon.fetch import Mismatch, fetch_file
-from wren_worker.errors import WireError
+from wren_worker.daemon.settle import read_settled
+from wren_worker.errors import StoreError, WireError
 from wren_worker.protocol.envelope import sha256_hex
 from wren_worker.protocol.frames import FrameError
 from wren_worker.protocol.jobs import decode_manifest
-from wren_worker.protocol.model import Chunk, ResultObject, call_key, result_key
+from wren_worker.protocol.model import Chunk, ResultObject, result_key, result_prefix
 from wren_worker.protocol.ports import ObjectStore, ReceivedMessage
-from wren_worker.protocol.wire import decode_chunk, decode_result, encode_result
+from wren_worker.protocol.wire import decode_chunk, encode_result
 
 __all__ = ["Intake"]
 
@@ -34,6 +36,10 @@ class _Refusal(Exception):
     """The message must not run here."""
 
 
+class _Missing(_Refusal):
+    """What the message needs is not in the bucket."""
+
+
 class Intake:
     """Prepares deliveries.
 
@@ -44,6 +50,7 @@ class Intake:
         store: The fleet's bucket.
         folder: Where large arguments go.
         clock: For expiry.
+        rung: Tells whether calls of a job are known to have been cancelled.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class Intake:
         store: ObjectStore,
         folder: Path,
         clock: Clock,
+        rung: Callable[[str], bool],
     ) -> None:
         self._config = config
         self._audience = audience
@@ -62,7 +70,20 @@ class Intake:
         self._store = store
         self._folder = folder
         self._clock = clock
+        self._rung = rung
+        #: Under which prefix something could not be read; "" as long as all is well.
+        self._doubtful = ""
         self._jobs: OrderedDict[str, JobFiles] = OrderedDict()
+
+    def check(self) -> None:
+        """Ask the bucket for something again after it failed, before more messages are spent on it.
+
+        Raises:
+            StoreError: It still does not answer or refuses.
+        """
+        if self._doubtful:
+            next(iter(self._store.list(self._doubtful)), None)
+            self._doubtful = ""
 
     def prepare(self, message: ReceivedMessage) -> Arrived | Rejected:
         """Return the delivery, or why it must not run here.
@@ -81,8 +102,16 @@ class Intake:
             job = self._job(chunk, manifest)
             args = self._args(chunk, inline, message.receipt_handle)
             table = self._table(chunk, args)
+        except _Missing as error:
+            # S3 says so, too, to whom it forbids to know
+            self._doubtful = result_prefix(chunk.job_id)
+            self.check()
+            return Rejected(receipt_handle=message.receipt_handle, reason=str(error))
         except (WireError, FrameError, _Refusal) as error:
             return Rejected(receipt_handle=message.receipt_handle, reason=str(error))
+        except StoreError:
+            self._doubtful = result_prefix(chunk.job_id)
+            raise
         return self._arrived(message, chunk, job=job, args=args, table=table, known=known, resolved=resolved)
 
     @staticmethod
@@ -118,12 +147,12 @@ class Intake:
             raise _Refusal("the message has expired")
 
     def _settle(self, chunk: Chunk, delivery: int) -> tuple[ResultObject | None, frozenset[int]]:
-        """Find or make the result object of a chunk that may have been run before.
+        """Find or make the result object of a chunk that may have been run before, or cancelled.
 
         An empty object first: from then on every call has a key of its own, so that two holders of the chunk, each
         with some of its calls, never have to agree on more than one call at a time.
         """
-        if delivery == 1 and not chunk.resent:
+        if delivery == 1 and not chunk.resent and not self._rung(chunk.job_id):
             return None, frozenset()
         empty = ResultObject(
             job_id=chunk.job_id,
@@ -138,17 +167,10 @@ class Intake:
         key = result_key(chunk.job_id, chunk.chunk_id)
         if self._store.put_once(key, encode_result(empty, ())):
             return empty, frozenset()
-        data = self._store.get(key)
-        if data is None:
-            raise _Refusal("the result object vanished")
-        known, _ = decode_result(data)
-        if (known.first_call, known.n_calls) != (chunk.first_call, chunk.n_calls):
-            raise _Refusal("the result object is of other calls")
-        if not known.left_out:
-            return known, frozenset()
-        prefix = call_key(chunk.job_id, chunk.chunk_id, 0)[:-1]
-        names = (info.key[len(prefix) :] for info in self._store.list(prefix))
-        return known, frozenset(int(name) for name in names if name.isdigit())
+        settled = read_settled(self._store, chunk)
+        if settled is None:
+            raise _Missing("the result object vanished")
+        return settled
 
     @staticmethod
     def _done(known: ResultObject, resolved: frozenset[int]) -> bool:
@@ -159,7 +181,7 @@ class Intake:
         if job is None:
             data = inline or self._store.get(chunk.manifest_key)
             if data is None:
-                raise _Refusal(f"the job's manifest {chunk.manifest_key} does not exist (any more)")
+                raise _Missing(f"the job's manifest {chunk.manifest_key} does not exist (any more)")
             if sha256_hex(data) != chunk.manifest_sha256:
                 raise _Refusal("the job's manifest does not match its sha256")
             manifest, function, modules, _ = decode_manifest(chunk.manifest_key, data)
@@ -169,6 +191,7 @@ class Intake:
                 modules=bytes(modules),
                 modules_sha256=manifest.modules_sha256,
                 env=manifest.env,
+                retry_on=manifest.retry_on,
             )
             self._jobs[chunk.manifest_sha256] = job
             while len(self._jobs) > 1 and self._n_cached_bytes() > _JOB_CACHE_BYTES:
@@ -186,7 +209,7 @@ class Intake:
         if at.length <= _INLINE_LIMIT_BYTES:
             data = self._store.get(at.key, offset=at.offset, length=at.length)
             if data is None:
-                raise _Refusal(f"the arguments {at.key} do not exist (any more)")
+                raise _Missing(f"the arguments {at.key} do not exist (any more)")
             if sha256_hex(data) != at.sha256:
                 raise _Refusal("the arguments do not match their sha256")
             return data

@@ -73,6 +73,8 @@ class Link:
         self.page = Page(self._page_file.fileno())
         self.page.clear()
         self._open = True
+        #: Whether the child's end of the socket is closed, by its death or by what it runs.
+        self.hung_up = False
         selector.register(self._channel, selectors.EVENT_READ, on_channel)
         for descriptor in self._pipes:
             os.set_blocking(descriptor, False)
@@ -155,7 +157,7 @@ class Link:
         if not data:
             # the keeper will report the end; a closed socket would be readable until then
             self._selector.unregister(self._channel)
-            self._open = False
+            self._open, self.hung_up = False, True
         return data
 
     # --- pipes --------------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wren_worker.clock import Clock
+from wren_worker.daemon.doorbell import Doorbell
 from wren_worker.daemon.events import (
     Arrived,
+    Event,
     Fetched,
     Inbox,
     LeaseLost,
@@ -18,6 +20,7 @@ from wren_worker.daemon.events import (
     PollEnded,
     Rejected,
     Removed,
+    Settled,
     State,
     Stored,
 )
@@ -63,6 +66,7 @@ class Daemon:
         receiver: Polls when ordered.
         workload: What is held.
         needs: Gets what slots ask for.
+        doorbell: Hears of cancellations.
         room: Whether the disk takes more work.
         vitals: Signs of life.
         retirement: The bounds of the instance's life.
@@ -81,6 +85,7 @@ class Daemon:
         receiver: Receiver,
         workload: Workload,
         needs: Needs,
+        doorbell: Doorbell,
         room: Room,
         vitals: Vitals,
         retirement: Retirement,
@@ -95,6 +100,7 @@ class Daemon:
         self._receiver = receiver
         self._workload = workload
         self._needs = needs
+        self._doorbell = doorbell
         self._room = room
         self._vitals = vitals
         self._retirement = retirement
@@ -126,6 +132,8 @@ class Daemon:
         while self._exit is None:
             self.tick()
         for slot in self._slots:
+            slot.dismiss()
+        for slot in self._slots:
             slot.stop()
         return self._exit
 
@@ -137,6 +145,7 @@ class Daemon:
         self._workload.hand_out()
         self._workload.release_unstarted()
         self._retire()
+        self._doorbell.show(self._workload.holdings)
         idle_since = self._workload.last_work if self._workload.empty else None
         n_busy = sum(not slot.free for slot in self._slots)
         self._vitals.show(self._state, self._workload.holdings, n_busy=n_busy, idle_since=idle_since)
@@ -149,33 +158,40 @@ class Daemon:
     # --- waiting and reaping ------------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        timeout = min(_TICK_TIME, self._workload.enforce_timeouts())
+        timeout = min(_TICK_TIME, self._workload.enforce_limits())
         for key, mask in self._selector.select(timeout):
             if key.data is None:
                 continue
             for event in key.data(mask):
                 self._workload.slot_event(event)
         for item in self._inbox.take():
-            if isinstance(item, Arrived):
-                self._arrived(item)
-            elif isinstance(item, Rejected):
-                self._log.event("message_rejected", reason=item.reason)
-            elif isinstance(item, LeaseLost):
-                self._workload.lease_lost(item.receipt_handle)
-            elif isinstance(item, Stored):
-                self._workload.stored(item)
-            elif isinstance(item, Removed):
-                self._workload.removed(item)
-            elif isinstance(item, Fetched):
-                self._needs.fetched(item)
-            elif isinstance(item, LeaveAsked):
-                self._leave_asked(item)
-            else:
-                self._poll_ended(item)
+            self._take(item)
+
+    def _take(self, item: Event) -> None:
+        if isinstance(item, Arrived):
+            self._arrived(item)
+        elif isinstance(item, Rejected):
+            self._log.event("message_rejected", reason=item.reason)
+        elif isinstance(item, LeaseLost):
+            self._workload.lease_lost(item.receipt_handle)
+        elif isinstance(item, Stored):
+            self._workload.stored(item)
+        elif isinstance(item, Removed):
+            self._workload.removed(item)
+        elif isinstance(item, Settled):
+            self._workload.settled(item)
+        elif isinstance(item, Fetched):
+            self._needs.fetched(item)
+        elif isinstance(item, LeaveAsked):
+            self._leave_asked(item)
+        else:
+            self._poll_ended(item)
 
     def _arrived(self, arrived: Arrived) -> None:
         self._workload.poll_ends = 0.0  # what it brought is here, so the poll is over
         self._workload.arrive(arrived)
+        if arrived.known is None and self._doorbell.rung(arrived.chunk.job_id):
+            self._doorbell.settle(arrived.receipt_handle, arrived.chunk)  # it rang while this was being fetched
         if not self._room.enough:
             self._workload.release(arrived.receipt_handle)  # it was polled for while there was room
         elif self._state is State.DRAINING and self._leave_by is None and self._polling.last_look:
@@ -265,7 +281,7 @@ class Daemon:
         polling = self._polling
         if self._receiver.polling:
             return
-        if polling.last_look_was_empty or not self._room.enough:
+        if polling.last_look_was_empty or not self._workload.storing or not self._room.enough:
             self._go_off(now, self._room.error or "idle")
             return
         self._enter(State.DRAINING)
@@ -279,6 +295,8 @@ class Daemon:
             return
         if not self._room.enough:
             self._vitals.last_error = self._room.error
+            for slot in self._slots:
+                slot.let_go()  # what its job wrote may be what fills the disk
             return
         self._order_poll(n_wanted, wait_time, now)
 

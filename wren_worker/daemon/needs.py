@@ -89,7 +89,7 @@ class Needs:
             told = json.loads(body)
             question = _Question(slot, generation, told["number"])
             wanted = _Wanted(str(told["ref"]), int(told["n_bytes"]), str(told["bucket"]), str(told["kind"])[:200])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return  # nothing of ours asks like this; the call runs into its timeout
         if wanted.bucket != self._bucket:
             self._refuse(question, f"it was put into {wanted.bucket}, this is {self._bucket}", wanted)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from wren_worker.daemon.slot import Given, Printed
+from wren_worker.daemon.stories import Story, pack_stories
+from wren_worker.daemon.verdicts import lost_value
 from wren_worker.protocol import records
 
 __all__ = ["Outputs"]
@@ -79,7 +81,9 @@ class Outputs:
         """Return whether nothing is kept of any call that runs, so that their outcomes need no output joined."""
         return not self._open
 
-    def finish(self, given: Given, record: bytes, *, job_id: str, slot: int, outbox: Path) -> bytes:
+    def finish(
+        self, given: Given, record: bytes, *, job_id: str, slot: int, outbox: Path, story: Sequence[Story] = ()
+    ) -> bytes:
         """Return a call's outcome record with its output joined to it.
 
         Args:
@@ -88,19 +92,27 @@ class Outputs:
             job_id: For the log.
             slot: For the log.
             outbox: Where the slot leaves large values.
+            story: The call's earlier attempts.
         """
         output = self._close(given, job_id=job_id, slot=slot)
-        if output is None and len(record) <= MAX_RECORD_BYTES and not _elsewhere(record):
+        if output is None and not story and len(record) <= MAX_RECORD_BYTES and not _elsewhere(record):
             return record
         packed = b"".join(records.pack_output(stream, data) for stream, data in _merged(output)) if output else b""
+        if story:
+            packed += pack_stories(story)
         head = list(records.HEAD.unpack_from(record))
         value = record[records.HEAD.size : records.HEAD.size + head[9]]
         if output is not None and output.truncated:
             head[2] |= records.FLAG_OUTPUT_TRUNCATED
         if _elsewhere(record) or len(value) + len(packed) > MAX_RECORD_BYTES:
-            value = self._spill(head, value, packed, outbox)
+            try:
+                value = self._spill(head, value, packed, outbox)
+                head[2] |= records.FLAG_ELSEWHERE
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                # the disk is full, or the slot points to nothing
+                head[1], value = records.ERROR, lost_value(error)
+                head[2] &= ~records.FLAG_ELSEWHERE
             packed = b""
-            head[2] |= records.FLAG_ELSEWHERE
         head[9], head[10] = len(value), len(packed)
         return b"".join((records.HEAD.pack(*head), value, packed))
 

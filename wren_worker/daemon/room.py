@@ -17,6 +17,10 @@ _MIN_BYTES, _MIN_SHARE = 256 * 1024 * 1024, 0.05
 def _free(folder: Path) -> tuple[int, int]:
     """Return ``(free, all)`` bytes of the file system."""
     found = os.statvfs(folder)
+    if found.f_flag & os.ST_RDONLY:
+        raise OSError("it is read-only")
+    if found.f_files and not found.f_favail:
+        raise OSError("it has no room for another file")
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
 
@@ -46,7 +50,7 @@ class Room:
         try:
             free, size = self._free(self._folder)
         except OSError as error:
-            wrong = f"the disk cannot be looked at: {error}"
+            wrong = f"the disk cannot be used: {error}"
         else:
             least = min(_MIN_BYTES, int(size * _MIN_SHARE))
             wrong = "" if free >= least else f"disk full: {free >> 20} MiB are left, {least >> 20} are needed"

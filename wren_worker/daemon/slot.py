@@ -19,6 +19,7 @@ from pathlib import Path
 from wren_worker.daemon.calls import Run
 from wren_worker.daemon.events import JobFiles
 from wren_worker.daemon.link import Link
+from wren_worker.daemon.predecessor import SLOT_MARK, end_slot
 from wren_worker.protocol.frames import (
     OUTPUT_HEAD,
     FrameError,
@@ -72,8 +73,8 @@ class Printed:
 class Ended:
     """The child is gone, with everything it had started.
 
-    ``running`` is the call it was in, ``left`` the calls it never reached; ``status`` is an exit code or, negative, a
-    signal.
+    ``running`` is the call it was in, since ``start`` on the machine's monotonic clock (0 when nobody knows), ``left``
+    the calls it never reached; ``status`` is an exit code or, negative, a signal.
     """
 
     slot: Slot
@@ -81,10 +82,13 @@ class Ended:
     left: tuple[Given, ...]
     status: int
     peak_rss_bytes: int
+    start: float = 0.0
 
 
 #: A larger outcome is looked at by itself: it may have to become an object of its own.
 MAX_PLAIN_BYTES = 64 * 1024
+_LONGEST_TIME = 1e9
+_DISMISSAL_TIME = 2.0
 
 SlotEvent = Finished | Printed | Ended
 
@@ -115,7 +119,7 @@ class Slot:
         self.folder = folder
         self._modules = modules
         self._command = command
-        self._environ = environ
+        self._environ = environ | {SLOT_MARK: str(number)}
         self._selector = selector
         self._keeper: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -151,10 +155,24 @@ class Slot:
         self._control = ours
         self._selector.register(ours, selectors.EVENT_READ, self._read_control)
 
-    def stop(self) -> None:
-        """End keeper and child."""
+    def dismiss(self) -> None:
+        """Have the keeper end everything of the slot, and itself."""
         self._drop_child()
-        self._drop_keeper()
+        if self._control is not None:
+            self._selector.unregister(self._control)
+            self._control.close()
+            self._control = None
+
+    def stop(self) -> None:
+        """End keeper and child and what they started, and wait for it."""
+        self.dismiss()
+        if self._keeper is not None:
+            try:
+                self._keeper.wait(_DISMISSAL_TIME)
+            except subprocess.TimeoutExpired:
+                self._drop_keeper()
+                end_slot(self._environ)
+            self._keeper = None
 
     def _drop_keeper(self) -> None:
         if self._control is not None:
@@ -175,8 +193,9 @@ class Slot:
         except BlockingIOError:
             return
         if not data:
-            # the keeper was killed, and by PDEATHSIG its child with it
+            # the keeper was killed, and by PDEATHSIG its child with it, but not what that had started
             self._drop_keeper()
+            end_slot(self._environ)
             yield from self._ended(-signal.SIGKILL, 0)
             return
         for kind, body in self._control_reader.feed(data):
@@ -206,7 +225,7 @@ class Slot:
 
     def give(self, job: JobFiles, run: Run, frame: tuple[Kind, bytes], receipt_handle: str) -> None:
         """Have the child run calls of ``job``; a child of another job makes room for a fresh one."""
-        if self._link is not None and self._link.job not in (None, job.identity):
+        if self._link is not None and (self._link.hung_up or self._link.job not in (None, job.identity)):
             self._drop_child()
         link = self._link or self._spawn()
         if link.job is None:
@@ -214,6 +233,7 @@ class Slot:
             header: dict[str, object] = {
                 "job_id": job.job_id,
                 "env": dict(job.env),
+                "retry_on": list(job.retry_on),
                 "slot": self.number,
                 "folder": str(self.folder),
                 "modules_folder": str(self._modules / job.modules_sha256),
@@ -236,12 +256,34 @@ class Slot:
     def kill(self, number: int, why: str) -> None:
         """Signal the child's process group; an Ended event follows."""
         self.killing = why
+        self._signal(number)
+
+    @property
+    def hung_up(self) -> bool:
+        """Return whether a child with calls has closed its channel: it is dead, or has another socket in its place."""
+        return self._link is not None and self._link.hung_up and bool(self._given)
+
+    def end_child(self) -> None:
+        """Kill a child that hung up; whose fault that is, is for the Ended event that follows."""
+        self._signal(signal.SIGKILL)
+
+    def kill_keeper(self) -> None:
+        """End a keeper that does not obey any more, and by that its child; an Ended event follows."""
+        if self._keeper is not None:
+            self._keeper.kill()
+
+    def _signal(self, number: int) -> None:
         if self._control is None:
             return
         try:
             self._control.send(pack_frame(Kind.KILL, json.dumps({"signal": int(number)}).encode()))
         except OSError:
             pass  # the keeper is gone, which _read_control will see
+
+    def let_go(self) -> None:
+        """End a child that has nothing to do, which clears away the files that its job left where it stood."""
+        if self.free:
+            self._drop_child()
 
     def answer(self, generation: int, body: bytes) -> None:
         """Answer a question of the child, if it is still the one that asked."""
@@ -277,7 +319,8 @@ class Slot:
         left = tuple(self._named(index) for index in self._given if running is None or index != running.call_index)
         self._drop_child()
         self._given = {}
-        yield Ended(slot=self, running=running, left=left, status=status, peak_rss_bytes=peak_rss_bytes)
+        start = found[1] if found else 0.0
+        yield Ended(slot=self, running=running, left=left, status=status, peak_rss_bytes=peak_rss_bytes, start=start)
         self.killing = ""
 
     # --- what the child says ------------------------------------------------------------------------------------------
@@ -316,7 +359,7 @@ class Slot:
             index = head[0]
             if index not in self._given or index in plain:
                 continue
-            run_time += head[6]
+            run_time += head[6] if 0.0 <= head[6] < _LONGEST_TIME else 0.0  # it may be no number at all
             if head[1] == SUCCESS and not head[2] and end - start <= MAX_PLAIN_BYTES:
                 plain[index] = body[start:end]
             else:

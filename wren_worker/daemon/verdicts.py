@@ -6,11 +6,28 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from wren_worker.clock import Clock
+from wren_worker.daemon.memory import Shot
 from wren_worker.daemon.slot import Ended, Given
+from wren_worker.errors import CallTimeout
 from wren_worker.protocol import records
 from wren_worker.protocol.wire import error_value
 
-__all__ = ["OomCounter", "attempts_exhausted", "slot_crashed", "timed_out"]
+__all__ = [
+    "CALL_TIMEOUT_NAMES",
+    "OomCounter",
+    "attempts_exhausted",
+    "lost_value",
+    "out_of_memory",
+    "slot_crashed",
+    "timed_out",
+]
+
+#: What a filter of ``retries=`` may name to have calls retried that ran out of time; the built-in one because nobody
+#: who asks for it means any other.
+CALL_TIMEOUT_NAMES = frozenset(
+    f"{kind.__module__}.{kind.__qualname__}" for kind in (*CallTimeout.__mro__, TimeoutError)
+)
 
 
 class OomCounter:
@@ -19,13 +36,13 @@ class OomCounter:
     Source: proc_vmstat(5), ``oom_kill``, since Linux 4.13. Elsewhere it always says no.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path = Path("/proc/vmstat")) -> None:
+        self._path = path
         self._seen = self._read()
 
-    @staticmethod
-    def _read() -> int:
+    def _read(self) -> int:
         with suppress(OSError, ValueError):
-            for line in Path("/proc/vmstat").read_text().splitlines():
+            for line in self._path.read_text().splitlines():
                 if line.startswith("oom_kill "):
                     return int(line.split()[1])
         return 0
@@ -36,18 +53,22 @@ class OomCounter:
         return self._seen > before
 
 
-def _record(given: Given, event: Ended, value: bytes) -> bytes:
+def _record(given: Given, event: Ended, value: bytes, clock: Clock, *, peak_rss_bytes: int = 0) -> bytes:
+    now = clock.monotonic()
+    run_time = now - event.start if event.start else 0.0
     return records.pack_record(
         given.call_index,
         records.ERROR,
         value,
         slot=event.slot.number,
         attempt=given.attempt,
-        peak_rss_bytes=event.peak_rss_bytes,
+        start_timestamp=clock.timestamp() - run_time,
+        run_time=run_time,
+        peak_rss_bytes=peak_rss_bytes or event.peak_rss_bytes,
     )
 
 
-def timed_out(given: Given, event: Ended, timeout: float, instance_id: str) -> bytes:
+def timed_out(given: Given, event: Ended, timeout: float, instance_id: str, clock: Clock) -> bytes:
     """Return the record of a call that ran past its timeout and was killed."""
     return _record(
         given,
@@ -60,33 +81,54 @@ def timed_out(given: Given, event: Ended, timeout: float, instance_id: str) -> b
             attempts=given.attempt,
             instance_id=instance_id,
         ),
+        clock,
     )
 
 
-def slot_crashed(given: Given, event: Ended, instance_id: str, *, out_of_memory: bool) -> bytes:
+def out_of_memory(given: Given, event: Ended, instance_id: str, clock: Clock, shot: Shot | None = None) -> bytes:
+    """Return the record of a call that was ended for its memory: by the daemon, as ``shot`` says, or by the kernel."""
+    peak_rss_bytes = max(event.peak_rss_bytes, shot.held_bytes if shot else 0)
+    if shot is not None:
+        how = (
+            f"was ended because memory ran short: with what it started it held {shot.held_bytes / 2**20:.0f} MiB, "
+            f"and a slot's share is {shot.share_bytes / 2**20:.0f} MiB."
+        )
+    else:
+        how = f"was killed by the kernel for its memory; its process held {peak_rss_bytes / 2**20:.0f} MiB at most."
+    value = error_value(
+        "OutOfMemory",
+        f"call {given.call_index} {how} Use a larger instance type or fewer slots.",
+        attempts=given.attempt,
+        instance_id=instance_id,
+        peak_rss_bytes=peak_rss_bytes,
+    )
+    return _record(given, event, value, clock, peak_rss_bytes=peak_rss_bytes)
+
+
+def slot_crashed(given: Given, event: Ended, instance_id: str, clock: Clock) -> bytes:
     """Return the record of a call that took its process down."""
     facts = {
         "attempts": given.attempt,
         "instance_id": instance_id,
         "peak_rss_bytes": event.peak_rss_bytes,
     }
-    if out_of_memory:
-        text = (
-            f"call {given.call_index} was killed by the kernel for its memory; its process held "
-            f"{event.peak_rss_bytes / 2**20:.0f} MiB at most. Use a larger instance type or fewer slots."
-        )
-        return _record(given, event, error_value("OutOfMemory", text, **facts))
     if event.status < 0:
         name = signal.Signals(-event.status).name if -event.status in list(signal.Signals) else str(-event.status)
         how, facts = f"was killed by {name}", facts | {"signal_name": name, "exit_code": None}
     else:
         how, facts = f"exited with code {event.status}", facts | {"signal_name": None, "exit_code": event.status}
     text = (
-        f"python process failed, returned a non-zero return code: call {given.call_index} {how}, "
-        f"{given.attempt} time{'s' if given.attempt > 1 else ''} in a row. "
+        f"python process failed, returned a non-zero return code: call {given.call_index} {how} "
+        f"at attempt {given.attempt}. "
         "Crashes like this come from C extensions, os._exit, or too little memory; its output may say more."
     )
-    return _record(given, event, error_value("SlotCrashed", text, **facts))
+    return _record(given, event, error_value("SlotCrashed", text, **facts), clock)
+
+
+def lost_value(error: Exception) -> bytes:
+    """Return the value bytes of an ERROR: the instance had no room to keep an outcome until S3 has it."""
+    text = f"the outcome could not be kept on the instance's disk until it was stored ({error}). Give it a larger disk."
+    return error_value("ResultNotSerializable", text, type_name="", value_repr="")
 
 
 def attempts_exhausted(call_index: int, deliveries: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from wren_worker.clock import Clock
@@ -62,7 +63,8 @@ class Vitals:
         """Beat, and write the state object when it is due or the state changed."""
         now = self._clock.monotonic()
         if now >= self._next_beat and state is not State.OFF:
-            self._heartbeat.write_text(f"{now:.3f}\n")
+            with suppress(OSError):  # should its place be full after all, the dead-man's turn comes
+                self._heartbeat.write_text(f"{now:.3f}\n")
             self._next_beat = now + _BEAT_INTERVAL
         if not self._publisher.state_written:
             self._next_state = min(self._next_state, self._last_show + _AGAIN_INTERVAL)

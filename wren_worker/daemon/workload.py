@@ -5,22 +5,23 @@ Runs on the loop's thread. It decides; slots, publisher and lease keeper do.
 
 from __future__ import annotations
 
-import signal
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wren_worker.clock import Clock
 from wren_worker.daemon.dispatch import Dispatch, Paces, Timeouts
-from wren_worker.daemon.events import Arrived, Removed, Stored
+from wren_worker.daemon.endings import Endings
+from wren_worker.daemon.events import Arrived, Removed, Settled, Stored
 from wren_worker.daemon.holding import Holding
 from wren_worker.daemon.leases import LeaseKeeper
+from wren_worker.daemon.memory import MemoryWatch
 from wren_worker.daemon.outputs import Outputs
 from wren_worker.daemon.publisher import Publisher
 from wren_worker.daemon.slot import Ended, Finished, Given, Slot, SlotEvent
-from wren_worker.daemon.verdicts import OomCounter, attempts_exhausted, slot_crashed, timed_out
+from wren_worker.daemon.verdicts import attempts_exhausted
 from wren_worker.log import EventLog
-from wren_worker.protocol import records
 
 __all__ = ["Workload"]
 
@@ -55,6 +56,8 @@ class Workload:
         instance_id: Written into results.
         grace_time: Seconds between SIGTERM and SIGKILL of a call that ran too long.
         publish_timeout: Seconds after which a result that cannot be stored is dropped.
+        memory: Ends slots that hold too much.
+        chance: Spreads the waits before retries.
     """
 
     def __init__(
@@ -69,11 +72,14 @@ class Workload:
         instance_id: str,
         grace_time: float,
         publish_timeout: float,
+        memory: MemoryWatch,
+        chance: random.Random | None = None,
     ) -> None:
         self._slots = slots
         self._paces = Paces()
         self._dispatch = Dispatch(slots=slots, paces=self._paces, clock=clock)
         self._timeouts = Timeouts(slots=slots, grace_time=grace_time, clock=clock)
+        self._memory = memory
         self._publisher = publisher
         self._leases = leases
         self._outputs = outputs
@@ -83,7 +89,16 @@ class Workload:
         self._publish_timeout = publish_timeout
         self._holdings: dict[str, Holding] = {}
         self._setbacks: dict[str, _Setback] = {}
-        self._oom = OomCounter()
+        self._endings = Endings(
+            holdings=self._holdings,
+            timeouts=self._timeouts,
+            memory=memory,
+            outputs=outputs,
+            clock=clock,
+            log=log,
+            instance_id=instance_id,
+            chance=chance or random.Random(),  # noqa: S311 - it spreads load
+        )
         self._releasing = False
         #: When the receiver's own poll has ended for certain: what is given back earlier, it would receive itself.
         self.poll_ends = 0.0
@@ -110,7 +125,7 @@ class Workload:
     @property
     def storing(self) -> bool:
         """Return whether results can be stored, as far as is known; while they cannot, more work is of no use."""
-        return not self._setbacks
+        return not self._setbacks and self._publisher.state_written
 
     # --- facts from other threads -----------------------------------------------------------------------------------
 
@@ -161,7 +176,14 @@ class Workload:
         self._log.event("result_not_stored", key=stored.key, error=stored.error)
         if now - setback.since > self._publish_timeout:
             self._log.event("result_given_up", key=stored.key, error=stored.error)
+            self._publisher.state_written = False  # nothing more is received until a state can be written
             self._drop(holding)
+
+    def settled(self, settled: Settled) -> None:
+        """Take note that others have resolved calls that are held here; what runs of them is ended."""
+        holding = self._holdings.get(settled.receipt_handle)
+        if holding is not None and not holding.leaving:
+            holding.settled(settled.known, settled.resolved)
 
     def removed(self, removed: Removed) -> None:
         """Take note that a message is gone (or comes again, and is found done)."""
@@ -191,7 +213,7 @@ class Workload:
         if isinstance(event, Finished):
             self._finished(event)
         elif isinstance(event, Ended):
-            self._ended(event)
+            self._endings.ended(event)
         else:
             holding = self._holdings.get(event.given.receipt_handle) if event.given else None
             self._outputs.take(event, holding.chunk.job_id if holding else "")
@@ -204,71 +226,21 @@ class Workload:
             return
         self._paces.note(holding.chunk.job_id, event.run_time, n_calls)
         others = list(event.others)
-        if self._outputs.idle:
+        if self._outputs.idle and holding.told_by_itself:
             holding.outcomes(event.plain)
         else:
             for index, record in event.plain.items():
                 attempt = event.attempts[index]
                 others.append((Given(receipt_handle=event.receipt_handle, call_index=index, attempt=attempt), record))
         for given, record in others:
-            if record[records.STATUS_AT] == records.FAILURE and holding.failed(given.call_index):
-                self._again(holding, given, event.slot)
-            else:
-                self._resolve(holding, given, event.slot, record)
-
-    def _resolve(self, holding: Holding, given: Given, slot: Slot, record: bytes) -> None:
-        record = self._outputs.finish(
-            given, record, job_id=holding.chunk.job_id, slot=slot.number, outbox=slot.folder / "outbox"
-        )
-        holding.outcome(given.call_index, record)
-
-    def _again(self, holding: Holding, given: Given, slot: Slot) -> None:
-        self._outputs.forget(given, job_id=holding.chunk.job_id, slot=slot.number)
-        holding.put_back([given.call_index])
-
-    def _ended(self, event: Ended) -> None:
-        condemned = self._timeouts.condemned(event.slot)
-        running, left = event.running, event.left
-        if running is None and condemned is None and left:
-            running, left = left[0], left[1:]  # it died between two calls: somebody must pay, or it never ends
-        for given in left:
-            holding = self._holdings.get(given.receipt_handle)
-            if holding is not None:
-                self._again(holding, given, event.slot)
-        if running is None:
-            return
-        holding = self._holdings.get(running.receipt_handle)
-        if holding is None:
-            return
-        if event.slot.killing and running != condemned:
-            self._again(holding, running, event.slot)  # the neighbour of a call that was ended
-        elif condemned is not None:
-            if holding.failed(running.call_index):
-                self._again(holding, running, event.slot)
-            else:
-                record = timed_out(running, event, holding.chunk.limits.timeout, self._instance_id)
-                self._resolve(holding, running, event.slot, record)
-        else:
-            out_of_memory = event.status == -signal.SIGKILL and self._oom.increased()
-            if holding.crashed(running.call_index) and not out_of_memory:
-                self._again(holding, running, event.slot)
-            else:
-                record = slot_crashed(running, event, self._instance_id, out_of_memory=out_of_memory)
-                self._resolve(holding, running, event.slot, record)
-        self._log.event(
-            "slot_ended",
-            slot=event.slot.number,
-            status=event.status,
-            why=event.slot.killing,
-            job_id=holding.chunk.job_id,
-            call_index=running.call_index,
-        )
+            self._endings.reported(holding, given, event.slot, record)
 
     # --- verbs of the loop ------------------------------------------------------------------------------------------
 
-    def enforce_timeouts(self) -> float:
-        """End calls that run too long; return the seconds until there is something to do without any news."""
-        return min(self._timeouts.enforce(self._holdings), self._dispatch.wanted_in(self.holdings))
+    def enforce_limits(self) -> float:
+        """End calls that run too long or hold too much; return the seconds until there is more to do without news."""
+        watched = self._memory.enforce() if any(not slot.free for slot in self._slots) else 1.0
+        return min(watched, self._timeouts.enforce(self._holdings), self._dispatch.wanted_in(self.holdings))
 
     def release_unstarted(self) -> None:
         """Give back what was fetched ahead and is stuck behind calls that took longer than expected."""
@@ -302,6 +274,8 @@ class Workload:
             return True
         if holding.oversized:
             return True
+        if holding.only_rests and holding.rests_until - now > _WORTH_A_PUT_TIME:
+            return True  # finished neighbours do not wait with it
         if holding.started is None or now - holding.started < _SPLIT_AFTER_TIME:
             return False
         if any(
@@ -314,7 +288,8 @@ class Workload:
 
     def hand_out(self) -> None:
         """Give waiting calls to free slots."""
-        self._dispatch.hand_out(self.holdings)
+        if not self._releasing:
+            self._dispatch.hand_out(self.holdings)
 
     # --- leaving ----------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ MAX_TABLE_BYTES = 32 * 1024 * 1024
 #: Lengths, offsets and instants stay far below.
 _MAX_NUMBER = 2**63
 
+_LIMIT_TIMES = frozenset({"timeout", "retry_delay", "retry_max_delay"})
 _ENVELOPE = struct.Struct("<4sBBxx64sI")
 _UNSIGNED = bytes(64)
 
@@ -134,9 +135,11 @@ def read_limits(values: object) -> Limits:
     limits: Limits = build(
         Limits,
         known(Limits, values),
-        {k: float if k == "timeout" else int for k in Limits.__dataclass_fields__ if k in values},
+        {k: float if k in _LIMIT_TIMES else int for k in Limits.__dataclass_fields__ if k in values},
     )
     if limits.timeout <= 0 or limits.retries < 0 or limits.max_attempts < 1 or limits.max_deliveries < 1:
+        raise WireError("limits are out of range")
+    if limits.retry_delay < 0 or limits.retry_max_delay < 0:
         raise WireError("limits are out of range")
     return limits
 

@@ -126,6 +126,10 @@ def decode_manifest(key: str, data: bytes | memoryview) -> tuple[JobManifest, me
         raise WireError("env is not text to text")
     if not isinstance(meta, dict):
         raise WireError("meta is not an object")
+    retry_on = values.get("retry_on", [])
+    if not isinstance(retry_on, list) or not all(isinstance(name, str) for name in retry_on):
+        raise WireError("retry_on is not a list of names")
+    values["retry_on"] = tuple(retry_on)
     manifest: JobManifest = build(JobManifest, values, {"host_submit_timestamp": float})
     lengths = header.get("function_bytes"), header.get("modules_bytes")
     for length in lengths:

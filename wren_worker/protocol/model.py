@@ -23,6 +23,7 @@ __all__ = [
     "Segment",
     "args_key",
     "call_key",
+    "cancel_key",
     "job_prefix",
     "manifest_key",
     "result_key",
@@ -49,10 +50,15 @@ class OutcomeStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a call may use. Times in seconds."""
+    """What a call may use. Times in seconds.
+
+    Before its n-th retry a call waits for a random time up to ``retry_delay`` × 2^(n−1), ``retry_max_delay`` at most.
+    """
 
     timeout: float = 3600.0
     retries: int = 0
+    retry_delay: float = 1.0
+    retry_max_delay: float = 60.0
     max_attempts: int = 3
     max_deliveries: int = 10
 
@@ -124,6 +130,7 @@ class JobManifest:
 
     ``n_calls`` is known when the manifest is also the job's seal, else None. ``modules_sha256`` names the bytes of
     the local modules that travel along ("" for none). ``env`` is set around each call, ``meta`` is the user's own.
+    ``retry_on`` are the classes ("module.QualifiedName") whose instances are retried; empty for all.
     """
 
     job_id: JobId
@@ -137,6 +144,7 @@ class JobManifest:
     modules_sha256: str = ""
     audience: str = ""
     reply_queue: str = ""
+    retry_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +189,11 @@ def manifest_key(job_id: str) -> str:
 def sealed_key(job_id: str) -> str:
     """Return the key that says all calls of the job are in S3."""
     return f"jobs/{job_id}/sealed"
+
+
+def cancel_key(job_id: str) -> str:
+    """Return the key of a job's doorbell: whoever records cancellations of running calls writes it anew."""
+    return f"jobs/{job_id}/cancelled"
 
 
 def args_key(job_id: str, number: int) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "FAILURE",
     "FLAGS_AT",
     "FLAG_ELSEWHERE",
+    "FLAG_FINAL",
     "FLAG_OUTPUT_TRUNCATED",
     "HEAD",
     "LENGTHS_AT",
@@ -26,6 +27,7 @@ __all__ = [
     "STATUS_AT",
     "STDERR",
     "STDOUT",
+    "STORY",
     "SUCCESS",
     "RecordError",
     "iter_records",
@@ -36,6 +38,9 @@ __all__ = [
 
 SUCCESS, FAILURE, ERROR = 0, 1, 2
 STDOUT, STDERR = 1, 2
+#: Not a stream: such a piece of output is JSON, the attempts before the one that the record is of, first one first:
+#: ``[{"attempt", "slot", "start", "time", "end"}, ...]``, unix seconds, seconds, a line of text.
+STORY = 3
 
 #: Value and output are not here: the value bytes are UTF-8 JSON that says where. From a slot: ``{"path"}``, a file in
 #: its outbox that holds the value. In S3: ``{"key", "length", "sha256", "value_bytes"}``, an object that holds
@@ -43,6 +48,8 @@ STDOUT, STDERR = 1, 2
 FLAG_ELSEWHERE = 1
 #: Output went past its bound; what is here is its beginning.
 FLAG_OUTPUT_TRUNCATED = 2
+#: A FAILURE that ``retries=`` is not for: another run would end the same way, or the user's filter says so.
+FLAG_FINAL = 4
 
 #: call_index, status, flags, slot, attempt | start (unix s), run, cpu (s) | peak RSS (bytes), lengths of value, output
 HEAD = struct.Struct("<IBBHHxxdddQQI4x")
@@ -102,7 +109,7 @@ def iter_records(data: bytes | memoryview) -> Iterator[tuple[int, int, tuple[Any
 
 
 def pack_output(stream: int, data: bytes) -> bytes:
-    """Return one piece of output: ``stream`` is STDOUT or STDERR."""
+    """Return one piece of output: ``stream`` is STDOUT, STDERR or STORY."""
     return OUTPUT.pack(stream, len(data)) + data
 
 

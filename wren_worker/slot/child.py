@@ -28,6 +28,7 @@ from ..protocol.page import Page
 from ..protocol.records import (
     FAILURE,
     FLAG_ELSEWHERE,
+    FLAG_FINAL,
     FLAG_OUTPUT_TRUNCATED,
     HEAD,
     SUCCESS,
@@ -37,7 +38,7 @@ from .job import Job
 from .orders import Orders
 from .refs import Arrivals
 from .surroundings import Surroundings
-from .values import dump_end, dump_value, unpicklable_value
+from .values import dump_end, dump_failure, dump_value, unpicklable_value
 
 __all__ = ["Child", "main"]
 
@@ -174,11 +175,12 @@ class Child:
 
     def _call(self, job: Job, call_index: int, attempt: int, arguments: memoryview) -> bytes:
         start_timestamp, start = time.time(), time.perf_counter()
-        status = SUCCESS
+        status, flags, loaded = SUCCESS, 0, False
         value: bytes | list[bytes | memoryview]
         try:
             function = job.function()
             args, kwargs = pickle.loads(arguments)
+            loaded = True
             start = time.perf_counter()
             result = function(*args, **kwargs)
             self._end = end = time.perf_counter()
@@ -187,15 +189,21 @@ class Child:
             # our own two frames say nothing to the user
             trace = error.__traceback__.tb_next if error.__traceback__ else None
             status, value = dump_end(error, trace)
+            # a module that is missing will be missing again
+            flags = 0 if loaded and job.retries(error) else FLAG_FINAL
         else:
             try:
                 value = dump_value(result)
             except BaseException as error:  # noqa: BLE001 - whatever the user's class raises
-                status, value = FAILURE, unpicklable_value(result, error)
+                status, value, flags = FAILURE, unpicklable_value(result, error), FLAG_FINAL
         self._capture.end()
-        flags = FLAG_OUTPUT_TRUNCATED if self._capture.n_dropped_bytes else 0
+        if self._capture.n_dropped_bytes:
+            flags |= FLAG_OUTPUT_TRUNCATED
         if isinstance(value, list) or len(value) > _INLINE_VALUE_BYTES:
-            value, flags = self._leave_in_file(call_index, attempt, value), flags | FLAG_ELSEWHERE
+            try:
+                value, flags = self._leave_in_file(call_index, attempt, value), flags | FLAG_ELSEWHERE
+            except OSError as error:  # the disk is full, most likely
+                status, value = FAILURE, dump_failure(error, None)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu_time = usage.ru_utime + usage.ru_stime
         cpu_time, self._cpu_time = cpu_time - self._cpu_time, cpu_time
@@ -208,8 +216,13 @@ class Child:
 
     def _leave_in_file(self, call_index: int, attempt: int, value: bytes | list[bytes | memoryview]) -> bytes:
         name = f"{call_index}-{attempt}-{os.getpid()}"
-        with (self._folder / "outbox" / name).open("wb") as file:
-            file.writelines([value] if isinstance(value, bytes) else value)
+        path = self._folder / "outbox" / name
+        try:
+            with path.open("wb") as file:
+                file.writelines([value] if isinstance(value, bytes) else value)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return json.dumps({"path": name}).encode()
 
 

@@ -41,6 +41,7 @@ class Job:
     def __init__(self, header: dict[str, Any], function: bytes, modules: bytes) -> None:
         self.job_id: str = header["job_id"]
         self._env: dict[str, str] = header["env"]
+        self._retry_on = frozenset(header["retry_on"])
         self._folder: str = header["modules_folder"]
         self._function_bytes = function
         self._modules = modules
@@ -60,6 +61,11 @@ class Job:
     def fail(self, error: BaseException) -> None:
         """Give every call this error: the job could not be set up."""
         self._failure = error
+
+    def retries(self, error: BaseException) -> bool:
+        """Return whether the user wants a call that raised this run again, as long as there are retries left."""
+        names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+        return not self._retry_on or not self._retry_on.isdisjoint(names)
 
     def function(self) -> Callable[..., Any]:
         """Return the function.

@@ -17,11 +17,13 @@ from wren_worker.aws.session import Aws
 from wren_worker.aws.sqs import SqsReplySender, SqsTaskQueue
 from wren_worker.clock import SystemClock
 from wren_worker.config import InstanceConfig, load_instance_config
+from wren_worker.daemon.doorbell import Doorbell
 from wren_worker.daemon.events import Inbox
 from wren_worker.daemon.exits import Exit, power_off
 from wren_worker.daemon.intake import Intake
 from wren_worker.daemon.leases import LeaseKeeper
 from wren_worker.daemon.loop import Daemon
+from wren_worker.daemon.memory import Machine, MemoryWatch, protect_daemon
 from wren_worker.daemon.needs import Needs
 from wren_worker.daemon.notices import Notices
 from wren_worker.daemon.outputs import Outputs
@@ -101,6 +103,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     sink = CloudWatchSink(aws, config.names.log_group, instance_id)
     names = {"instance_id": instance_id, "fleet": config.fleet}
     log = JsonLog(clock, lambda timestamp, fields: sink.put("daemon", timestamp, fields), **names)
+    protect_daemon()
     n_ended = end_predecessors(run_dir)
     cores = _cores(environ)
     n_slots = cores if config.slots == "auto" else int(config.slots)
@@ -113,6 +116,13 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     queue_name = config.names.task_queue(config.python)
     task_queue, store = SqsTaskQueue(aws, queue_name), S3Store(aws, config.names.bucket)
     leases = LeaseKeeper(queue_=task_queue, inbox=inbox, lease_time=config.lease_time, clock=clock, log=log)
+    doorbell = Doorbell(
+        store=S3Store(aws, config.names.bucket, timeout=config.cancel_interval),
+        inbox=inbox,
+        interval=config.cancel_interval,
+        clock=clock,
+        log=log,
+    )
     intake = Intake(
         config=config,
         audience=config.names.audience(queue_name),
@@ -120,11 +130,14 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         store=store,
         folder=work_dir / "args",
         clock=clock,
+        rung=doorbell.rung,
     )
     receiver = Receiver(
         queue_=task_queue, intake=intake, leases=leases, inbox=inbox, lease_time=config.lease_time, clock=clock
     )
-    publisher = Publisher(store=store, replies=SqsReplySender(aws), queue_=task_queue, inbox=inbox, log=log)
+    publisher = Publisher(
+        store=store, replies=SqsReplySender(aws), queue_=task_queue, inbox=inbox, clock=clock, log=log
+    )
     workload = Workload(
         slots=slots,
         publisher=publisher,
@@ -136,6 +149,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         clock=clock,
         log=log,
         instance_id=instance_id,
+        memory=MemoryWatch(slots=slots, machine=Machine(), budget_bytes=config.memory_bytes, clock=clock),
         grace_time=config.kill_grace_time,
         publish_timeout=config.publish_timeout,
     )
@@ -143,7 +157,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         config=config, instance_id=instance_id, run_dir=run_dir, n_slots=n_slots, clock=clock, publisher=publisher
     )
     notices = Notices(metadata=metadata, inbox=inbox, clock=clock, log=log)
-    for thread in (leases, receiver, publisher, notices):
+    for thread in (leases, receiver, publisher, doorbell, notices):
         thread.start()
     code = Daemon(
         slots=slots,
@@ -152,6 +166,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         receiver=receiver,
         workload=workload,
         needs=Needs(store=store, bucket=config.names.bucket, folder=work_dir / "refs", inbox=inbox, log=log),
+        doorbell=doorbell,
         room=Room(work_dir, log=log),
         vitals=vitals,
         retirement=_retirement(config, run_dir, clock.monotonic()),
