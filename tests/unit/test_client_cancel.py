@@ -78,7 +78,7 @@ def test_some_calls_of_a_chunk_are_split_off(world):
     assert [index for index, _ in found] == [2, 3, 4]
     assert call_key(job_id, "00000000", 8) in world.store.objects
     chunk = world.tasks.batches[0][0]
-    for index in {0, 1, 5, 6, 7, 9}:
+    for index in (0, 1, 5, 6, 7, 9):
         record = records.pack_record(index, records.SUCCESS, wire.json.dumps(1).encode())
         world.publish(chunk, [record], call_index=index)
     done, not_done = wait(futures, timeout=20)
@@ -139,7 +139,7 @@ def test_a_job_of_another_process_is_cancelled_by_its_id(world):
     n_cancelled, n_calls = cancel_job(world.transport(), futures[0].job_id)
     assert (n_cancelled, n_calls) == (4, 6)
     assert cancel_job(world.transport(), futures[0].job_id) == (0, 6)
-    done, _ = wait(futures, timeout=20)
+    wait(futures, timeout=20)
     assert [future.cancelled() for future in futures] == [False, False, True, True, True, True]
     with pytest.raises(StoreError, match="There is no job"):
         ex.cancel("5f000000-abcdef")
