@@ -21,7 +21,7 @@ from wren_worker.client.future import Future
 from wren_worker.client.inline import Inline
 from wren_worker.client.remote import Remote
 from wren_worker.client.session import Session
-from wren_worker.client.transport import LONGEST_CALL_TIME, Ticket, Transport
+from wren_worker.client.transport import LONGEST_CALL_TIME, Patience, Ticket, Transport
 from wren_worker.clock import SystemClock
 from wren_worker.config import Names, Settings, load_settings
 from wren_worker.errors import ConfigError
@@ -167,6 +167,7 @@ def _transport(settings: Settings, spec: Launch | None = None, *, terminate_on_e
         python=operator.python,
         longest_call_time=min(LONGEST_CALL_TIME, spec.longest_call_time) if spec else LONGEST_CALL_TIME,
         elastic=elastic(operator, spec, terminate_on_exit=terminate_on_exit) if spec else None,
+        patience=Patience(lost_time=settings.lost_time),
     )
 
 
