@@ -48,7 +48,7 @@ def attach(
     if data is None:
         raise StoreError(
             f"There is no job {job_id} in {transport.names.bucket}: another fleet, region or account, "
-            "a job that is long gone, or a client that ended before it sent anything.",
+            "a job that is long gone, or a client that ended as it began to send.",
             job_id=job_id,
         )
     manifest = decode_manifest(key, data)[0]

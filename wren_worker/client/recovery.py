@@ -108,7 +108,11 @@ class Recovery:
             if not getattr(error, "gone", False):
                 raise
             # what it held is gone with it, and is sent once there is a queue again
-            self._hints.trouble(error, now=now)
+            text = (
+                f"task queue {self._queue.name} does not exist, or was deleted with all that waited in it. "
+                "Run `wren-standalone setup` for this fleet: then what is lost is sent again."
+            )
+            self._hints.trouble(QueueError(text, gone=True), now=now)
         else:
             if depth.visible or depth.in_flight:
                 self._empty_since = None
