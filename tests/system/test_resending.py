@@ -10,7 +10,7 @@ import pytest
 from world import World
 
 import wren_worker as wren
-from wren_worker.protocol.model import sealed_key
+from wren_worker.protocol.model import manifest_key
 
 
 def task_queue(world: World) -> tuple[object, str]:
@@ -77,7 +77,7 @@ def test_readers_of_a_job_whose_client_was_killed_send_again_what_was_purged(wor
     )
     assert user.stdout is not None
     job_id = user.stdout.readline().strip()
-    world.until(lambda: world.operator.depth().visible == 20 and world.operator.store.exists(sealed_key(job_id)))
+    world.until(lambda: world.operator.depth().visible == 20 and world.operator.store.exists(manifest_key(job_id)))
     user.kill()
     user.wait()
     user.stdout.close()
