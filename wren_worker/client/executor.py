@@ -225,7 +225,9 @@ class Executor:
     def __enter__(self) -> Executor:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            self._backend.interrupted()
         self.close()
 
     def _run(self, spec: JobSpec, calls: Iterable[tuple[object, ...]]) -> list[Future[object]]:

@@ -70,6 +70,9 @@ class Inline:
         """Do nothing: no call waits."""
         return 0
 
+    def interrupted(self) -> None:
+        """Do nothing: nothing is waited for."""
+
     def close(self) -> None:
         """Do nothing: no thread, no queue."""
 

@@ -14,7 +14,7 @@ from wren_worker.client.resend import Resender
 from wren_worker.client.resolve import ChunkBook
 from wren_worker.client.states import States
 from wren_worker.client.transport import Patience
-from wren_worker.client.verdicts import Verdicts, places, verdict
+from wren_worker.client.verdicts import Verdicts, verdict
 from wren_worker.clock import Clock
 from wren_worker.errors import QueueError
 from wren_worker.protocol.ports import ObjectStore, TaskQueue
@@ -152,7 +152,7 @@ class Recovery:
                 hopeless.append(book)
             else:
                 again[book.number] = history.n_resent + 1
-        n_given_up = self._give_up(job, hopeless, _often_enough(job, self._patience.most_resends))
+        n_given_up = self._verdicts.give_up(job, hopeless, _often_enough(job, self._patience.most_resends))
         if not again:
             return n_given_up
         sent = self._resender.resend(job.job_id, again)
@@ -163,15 +163,7 @@ class Recovery:
                 f"{len(sent.numbers)} chunks of job {job.job_id} are in no queue and on no instance: sent again"
             )
         gone = [book for book in lost if book.number in sent.missing]
-        return n_given_up + self._give_up(job, gone, _cannot_be_sent(job))
-
-    def _give_up(self, job: Job, books: Sequence[ChunkBook], make_record: Callable[[int], bytes]) -> int:
-        if not books:
-            return 0
-        calls = {index for book in books for index in range(book.first_call, book.first_call + book.n_calls)}
-        with job.condition:
-            found = places(job, job.ledger.open_places(calls))
-        return self._verdicts.record(job, found, make_record)
+        return n_given_up + self._verdicts.give_up(job, gone, _cannot_be_sent(job))
 
 
 def _name(job: Job, book: ChunkBook) -> str:

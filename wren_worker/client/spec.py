@@ -85,6 +85,10 @@ class Backend(Protocol):
         """
         ...
 
+    def interrupted(self) -> None:
+        """Say what ``close`` waits for, after a Ctrl-C."""
+        ...
+
     def close(self) -> None:
         """Wait until everything is sent, then end threads."""
         ...
