@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -38,7 +39,7 @@ class Reader:
         self, world: World, job_id: str, *, queue: MemoryTaskQueue | None = None, clock: FakeClock | None = None
     ):
         self.world, self.job_id = world, job_id
-        self.clock = clock or FakeClock(start_timestamp=2_000_000_000.0)
+        self.clock = clock or FakeClock(start_timestamp=time.time() + 3600.0)
         self.queue = queue or MemoryTaskQueue("wren-unit-tasks", clock=self.clock)
         transport = replace(
             world.transport(),
@@ -232,11 +233,15 @@ def test_an_outcome_that_is_found_at_the_end_is_what_holds(world):
     assert reader.futures[1].result(0) == 0
 
 
-@pytest.mark.parametrize("what", ["manifest", "args"])
+@pytest.mark.parametrize("what", ["manifest", "args", "everything in time"])
 def test_what_cannot_be_sent_again_is_given_up(world, what):
+    """Results that are gone by the bucket's lifecycle rule are an error, too, and not run again."""
     job_id = send(world, 6, 1, 100_000)
     reader = Reader(world, job_id)
-    keys = [manifest_key(job_id)] if what == "manifest" else [key for key in world.store.objects if "/args-" in key]
+    if what == "everything in time":
+        reader.clock.advance(15 * 86400)
+    segments = [key for key in world.store.objects if "/args-" in key]
+    keys = {"manifest": [manifest_key(job_id)], "args": segments}.get(what, [])
     assert args_key(job_id, 1) in world.store.objects
     world.store.delete(keys)
     reader.pass_time(LOST_TIME * 3)

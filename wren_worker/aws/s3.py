@@ -46,12 +46,17 @@ class S3Store:
         aws: The identity to act as.
         bucket: The bucket's name.
         timeout: Seconds for all tries of one operation (of one part, for a large file).
+        lists: Whether the identity may list the bucket: S3 then answers 404 for a missing key, and 403 means denied.
+            To others it answers 403 for both, so as not to tell.
     """
 
-    def __init__(self, aws: Aws, bucket: str, *, timeout: float = 60.0, clock: Clock | None = None) -> None:
+    def __init__(
+        self, aws: Aws, bucket: str, *, timeout: float = 60.0, lists: bool = False, clock: Clock | None = None
+    ) -> None:
         self._aws = aws
         self._bucket = bucket
         self._timeout = timeout
+        self._missing = {404} if lists else {403, 404}
         self._clock = clock or SystemClock()
 
     @property
@@ -110,7 +115,7 @@ class S3Store:
         return self._try(key, put)
 
     def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes | None:
-        """Return an object's bytes, or the range; None when there is no such key (or no right to know).
+        """Return an object's bytes, or the range; None when there is no such key (or no right to know, see ``lists``).
 
         Raises:
             StoreError: It could not be read.
@@ -181,7 +186,7 @@ class S3Store:
         return fill(fetch, target, offset=offset, seen=seen)
 
     def exists(self, key: str) -> bool:
-        """Return whether the key is taken (False, too, without the right to know).
+        """Return whether the key is taken (False, too, without the right to know, see ``lists``).
 
         Raises:
             StoreError: S3 did not say.
@@ -191,7 +196,7 @@ class S3Store:
             try:
                 client.head_object(Bucket=self._bucket, Key=key)
             except Exception as error:
-                if http_status(error) in (403, 404):  # a HEAD's answer has no body to say more
+                if http_status(error) in self._missing and error_code(error) != "NoSuchBucket":
                     return False
                 raise
             return True
@@ -254,8 +259,8 @@ class S3Store:
             try:
                 body = client.get_object(**request)["Body"]
             except Exception as error:
-                # without ListBucket S3 answers 403 for a missing key, so as not to tell
-                if error_code(error) in ("NoSuchKey", "AccessDenied"):
+                code = error_code(error)
+                if code == "NoSuchKey" or (code == "AccessDenied" and 403 in self._missing):
                     return None
                 raise
             with contextlib.closing(body):

@@ -67,6 +67,8 @@ class Resender:
             return Resent(frozenset(), frozenset(numbers))
         if manifest.audience != self._audience:
             return Resent(frozenset(), frozenset())
+        if self._clock.timestamp() - manifest.host_submit_timestamp > EXPIRY_TIME:
+            return Resent(frozenset(), frozenset(numbers))  # what is missing may just be no longer kept
         missing, sent = set(numbers), set[int]()
         messages: list[OutgoingMessage] = []
         waiting: list[int] = []
