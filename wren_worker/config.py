@@ -145,8 +145,7 @@ class InstanceConfig:
     """What user-data tells an instance. Times in seconds.
 
     ``slots`` is "auto" (one per core) or a number; ``runtime`` is the interpreter that runs calls, "" for the
-    daemon's own. ``memory_bytes`` is what all slots may hold together, 0 for what the machine has;
-    with less than ``min_free_bytes`` of disk an instance receives nothing more.
+    daemon's own. ``memory_bytes`` is what all slots may hold together, 0 for what the machine has.
     """
 
     fleet: str
@@ -165,7 +164,6 @@ class InstanceConfig:
     publish_timeout: float = 900.0
     cancel_interval: float = 4.0
     memory_bytes: int = 0
-    min_free_bytes: int = 67_108_864
     launch_id: str = ""
     version: str = ""
 

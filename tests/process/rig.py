@@ -81,6 +81,7 @@ class Rig:
         stub = folder / "bin" / "systemctl"
         stub.write_text(f'#!/bin/sh\necho "$@" "$PPID" >> {folder}/systemctl.log\n')
         stub.chmod(0o755)
+        self.paths = [str(ROOT)]
         self.daemons: list[subprocess.Popen[bytes]] = []
         self._n_jobs = 0
 
@@ -98,7 +99,7 @@ class Rig:
         (self.folder / "instance.json").write_text(config.to_json())
         environ = self.environ | {
             "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(self.paths),
             "WREN_INSTANCE_CONFIG": str(self.folder / "instance.json"),
             "WREN_RUN_DIR": str(self.folder / "run"),
             "WREN_LOG_DIR": str(self.folder / "log"),
@@ -188,7 +189,7 @@ class Rig:
                 reply_queue=self.reply,
                 audience=self.names.audience(self.names.task_queue(this_python())),
                 host_send_timestamp=time.time(),
-                expiry_timestamp=time.time() + 3600,
+                expiry_timestamp=time.time() + 14 * 86400,
                 limits=bounds,
             )
             self._args[job_id, chunk.chunk_id] = args

@@ -68,7 +68,7 @@ def test_kill_9_of_the_daemon_loses_nothing_and_leaves_nothing(rig: Rig):
 
     def f(x: int) -> int:
         if x == 0:
-            os.system("setsid sleep 300 & sleep 301 &")  # what no slot's death can reach
+            os.system("setsid sleep 300 & sleep 301 &")  # what no signal to its group can reach
         time.sleep(0.02)
         return x
 
@@ -76,10 +76,8 @@ def test_kill_9_of_the_daemon_loses_nothing_and_leaves_nothing(rig: Rig):
     rig.until(lambda: any("sleep" in p.name() for p in rig.slot_processes()) and len(rig.outcomes(job_id)) > 0)
     daemon.kill()
     daemon.wait()
-    rig.until(lambda: all(p.name() == "sleep" for p in rig.slot_processes()), timeout=2.0)
-    assert rig.slot_processes() != []
+    rig.until(lambda: rig.slot_processes() == [], timeout=2.0)
     rig.start(lease_time=2.0)
-    rig.until(lambda: not any(p.name() == "sleep" for p in rig.slot_processes()), timeout=5.0)
     assert values(rig.collect(job_id, 100)) == {i: i for i in range(100)}
     rig.until(lambda: rig.depth() == (0, 0))
 

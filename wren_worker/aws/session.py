@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from wren_worker.aws.credentials import Renewal
 from wren_worker.aws.errors import explain, is_aws_error
 from wren_worker.errors import ConfigError
 
@@ -67,6 +68,7 @@ class Aws:
         self._lock = threading.RLock()  # boto3 sessions are not safe for threads, their clients are
         self._session: boto3.Session | None = None
         self._clients: dict[tuple[str, Purpose], object] = {}
+        self._renewal = Renewal(None)
 
     @property
     def region(self) -> str:
@@ -181,7 +183,9 @@ class Aws:
         region = self.region  # raises with a sentence before boto3 does without
         assert region  # noqa: S101 - narrows the type
         try:
-            return create(self._ensure_session(), self._config(purpose))
+            client = create(self._ensure_session(), self._config(purpose))
+            self._renewal.watch(client)
+            return client
         except Exception as error:
             if not is_aws_error(error):
                 raise
@@ -225,6 +229,7 @@ class Aws:
             if core.get_credentials() is None:
                 # a client made now would stay without for good, and the role may be there in a second
                 raise ConfigError("The instance's metadata service gives no credentials: has it an instance profile?")
+        self._renewal = Renewal(core.get_credentials())
         try:
             return boto3.Session(botocore_session=core, region_name=self._region, profile_name=self._profile)
         except Exception as error:

@@ -16,7 +16,6 @@ from wren_worker.clock import Clock
 from wren_worker.daemon.events import Inbox, Settled
 from wren_worker.daemon.holding import Holding
 from wren_worker.daemon.settle import read_settled
-from wren_worker.errors import WrenError
 from wren_worker.log import EventLog
 from wren_worker.protocol.model import Chunk, cancel_key
 from wren_worker.protocol.ports import ObjectStore
@@ -119,7 +118,7 @@ class Doorbell:
             next_time[job_id] = now + self._interval
             try:
                 data = self._store.get(cancel_key(job_id))
-            except WrenError as error:
+            except Exception as error:  # noqa: BLE001 - a dead thread would never hear of a cancellation again
                 self._log.event("doorbell_unheard", job_id=job_id, error=str(error))
                 continue
             if data is None or self._rung.get(job_id) == data:
@@ -137,7 +136,7 @@ class Doorbell:
         for receipt_handle, chunk in held:
             try:
                 settled = read_settled(self._store, chunk)
-            except WrenError as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self._log.event("doorbell_unheard", job_id=chunk.job_id, error=str(error))
                 return False
             if settled is not None:

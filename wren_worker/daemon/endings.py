@@ -35,6 +35,7 @@ class Endings:
         log: For what slots die of.
         instance_id: Written into verdicts.
         chance: Spreads the waits before retries.
+        oom: Tells whether the kernel has killed for memory.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Endings:
         log: EventLog,
         instance_id: str,
         chance: random.Random,
+        oom: OomCounter | None = None,
     ) -> None:
         self._holdings = holdings
         self._timeouts = timeouts
@@ -57,7 +59,7 @@ class Endings:
         self._log = log
         self._instance_id = instance_id
         self._chance = chance
-        self._oom = OomCounter()
+        self._oom = oom or OomCounter()
 
     # --- calls that ended by themselves -------------------------------------------------------------------------------
 

@@ -16,11 +16,11 @@ from wren_worker.daemon.calls import CallTable
 from wren_worker.daemon.events import Arrived, JobFiles, Rejected
 from wren_worker.daemon.fetch import Mismatch, fetch_file
 from wren_worker.daemon.settle import read_settled
-from wren_worker.errors import WireError
+from wren_worker.errors import StoreError, WireError
 from wren_worker.protocol.envelope import sha256_hex
 from wren_worker.protocol.frames import FrameError
 from wren_worker.protocol.jobs import decode_manifest
-from wren_worker.protocol.model import Chunk, ResultObject, result_key
+from wren_worker.protocol.model import Chunk, ResultObject, result_key, result_prefix
 from wren_worker.protocol.ports import ObjectStore, ReceivedMessage
 from wren_worker.protocol.wire import decode_chunk, encode_result
 
@@ -34,6 +34,10 @@ _TABLE_BYTES = 2 * 1024 * 1024
 
 class _Refusal(Exception):
     """The message must not run here."""
+
+
+class _Missing(_Refusal):
+    """What the message needs is not in the bucket."""
 
 
 class Intake:
@@ -67,7 +71,19 @@ class Intake:
         self._folder = folder
         self._clock = clock
         self._rung = rung
+        #: Under which prefix something could not be read; "" as long as all is well.
+        self._doubtful = ""
         self._jobs: OrderedDict[str, JobFiles] = OrderedDict()
+
+    def check(self) -> None:
+        """Ask the bucket for something again after it failed, before more messages are spent on it.
+
+        Raises:
+            StoreError: It still does not answer or refuses.
+        """
+        if self._doubtful:
+            next(iter(self._store.list(self._doubtful)), None)
+            self._doubtful = ""
 
     def prepare(self, message: ReceivedMessage) -> Arrived | Rejected:
         """Return the delivery, or why it must not run here.
@@ -86,8 +102,16 @@ class Intake:
             job = self._job(chunk, manifest)
             args = self._args(chunk, inline, message.receipt_handle)
             table = self._table(chunk, args)
+        except _Missing as error:
+            # S3 says so, too, to whom it forbids to know
+            self._doubtful = result_prefix(chunk.job_id)
+            self.check()
+            return Rejected(receipt_handle=message.receipt_handle, reason=str(error))
         except (WireError, FrameError, _Refusal) as error:
             return Rejected(receipt_handle=message.receipt_handle, reason=str(error))
+        except StoreError:
+            self._doubtful = result_prefix(chunk.job_id)
+            raise
         return self._arrived(message, chunk, job=job, args=args, table=table, known=known, resolved=resolved)
 
     @staticmethod
@@ -145,7 +169,7 @@ class Intake:
             return empty, frozenset()
         settled = read_settled(self._store, chunk)
         if settled is None:
-            raise _Refusal("the result object vanished")
+            raise _Missing("the result object vanished")
         return settled
 
     @staticmethod
@@ -157,7 +181,7 @@ class Intake:
         if job is None:
             data = inline or self._store.get(chunk.manifest_key)
             if data is None:
-                raise _Refusal(f"the job's manifest {chunk.manifest_key} does not exist (any more)")
+                raise _Missing(f"the job's manifest {chunk.manifest_key} does not exist (any more)")
             if sha256_hex(data) != chunk.manifest_sha256:
                 raise _Refusal("the job's manifest does not match its sha256")
             manifest, function, modules, _ = decode_manifest(chunk.manifest_key, data)
@@ -185,7 +209,7 @@ class Intake:
         if at.length <= _INLINE_LIMIT_BYTES:
             data = self._store.get(at.key, offset=at.offset, length=at.length)
             if data is None:
-                raise _Refusal(f"the arguments {at.key} do not exist (any more)")
+                raise _Missing(f"the arguments {at.key} do not exist (any more)")
             if sha256_hex(data) != at.sha256:
                 raise _Refusal("the arguments do not match their sha256")
             return data

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from wren_worker.clock import Clock
 from wren_worker.daemon.events import Inbox, Removed, Stored
 from wren_worker.daemon.holding import Holding, Put
 from wren_worker.errors import QueueError, WrenError
@@ -30,6 +31,8 @@ _PUT_THREADS = 8
 #: Within one unit of 64 KB that SQS bills, base64 included.
 _INLINE_RESULT_BYTES = 46 * 1024
 _NOTICE_BYTES = 140 * 1024
+#: A queue that is said not to exist is tried again after this.
+_STRIKE_TIME = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +61,33 @@ class Publisher:
         replies: Sends notices.
         queue_: The task queue, for deletions.
         inbox: Where Stored and Removed go.
+        clock: Monotonic time.
         log: For what goes wrong without harm.
     """
 
     def __init__(
-        self, *, store: ObjectStore, replies: ReplySender, queue_: TaskQueue, inbox: Inbox, log: EventLog
+        self,
+        *,
+        store: ObjectStore,
+        replies: ReplySender,
+        queue_: TaskQueue,
+        inbox: Inbox,
+        clock: Clock,
+        log: EventLog,
     ) -> None:
         self._store = store
         self._replies = replies
         self._queue = queue_
         self._inbox = inbox
+        self._clock = clock
         self._log = log
         self._pool = ThreadPoolExecutor(_PUT_THREADS, thread_name_prefix="wren-put")
         self._orders: queue.SimpleQueue[_Notice | _Deletion | _Release | None] = queue.SimpleQueue()
         self._announcer = threading.Thread(target=self._announce, name="wren-announcer", daemon=True)
+        #: When a reply queue was first said not to exist, and those that were said so again a while later.
+        self._strikes: dict[str, float] = {}
         self._gone: set[str] = set()
+        self._writing_state = False
         #: Whether the last state object was written, as far as is known.
         self.state_written = True
 
@@ -86,7 +101,9 @@ class Publisher:
 
     def put_state(self, key: str, data: bytes) -> None:
         """Write the instance's state object; best effort."""
-        self._pool.submit(self._put_state, key, data)
+        if not self._writing_state:
+            self._writing_state = True
+            self._pool.submit(self._put_state, key, data)
 
     def notify(self, holding: Holding) -> None:
         """Say again that a chunk found done is done: its reader may have missed the first notice."""
@@ -164,9 +181,11 @@ class Publisher:
         try:
             self._store.put(key, data)
             self.state_written = True
-        except WrenError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the state is not written
             self.state_written = False
             self._log.event("state_not_written", error=str(error))
+        finally:
+            self._writing_state = False
 
     # --- notify and delete --------------------------------------------------------------------------------------------
 
@@ -186,10 +205,7 @@ class Publisher:
             stopping = None in orders
             self._send([order for order in orders if isinstance(order, _Notice)])
             self._delete([order.receipt_handle for order in orders if isinstance(order, _Deletion)])
-            released = [order for order in orders if isinstance(order, _Release)]
-            if released:
-                delay = max(order.delay for order in released)
-                self._queue.release([order.receipt_handle for order in released], delay=delay)
+            self._release([order for order in orders if isinstance(order, _Release)])
 
     def _send(self, notices: list[_Notice]) -> None:
         by_url: dict[str, list[_Notice]] = defaultdict(list)
@@ -200,22 +216,42 @@ class Publisher:
                 continue
             try:
                 self._replies.send(url, list(_bodies(group)))
-            except QueueError as error:
+                self._strikes.pop(url, None)
+            except Exception as error:  # noqa: BLE001 - this thread deletes too, and must not end
                 # a hint that is lost costs the reader latency, never a result
-                if getattr(error, "gone", False):
-                    self._gone.add(url)
                 self._log.event("notice_not_sent", reply_queue=url, error=str(error))
+                if isinstance(error, QueueError) and getattr(error, "gone", False):
+                    self._strike(url, group)
+
+    def _strike(self, url: str, notices: list[_Notice]) -> None:
+        """Believe that a reply queue is gone once SQS has said so twice, a while apart."""
+        now = self._clock.monotonic()
+        if now - self._strikes.setdefault(url, now) >= _STRIKE_TIME:
+            self._gone.add(url)
+            return
+        for notice in notices:
+            again = threading.Timer(_STRIKE_TIME, self._orders.put, (notice,))
+            again.daemon = True
+            again.start()
 
     def _delete(self, handles: list[str]) -> None:
         if not handles:
             return
         try:
             failed = set(self._queue.delete(handles))
-        except QueueError as error:
+        except Exception as error:  # noqa: BLE001 - the loop must hear of it, or the chunk would never end
             failed = set(handles)
             self._log.event("messages_not_deleted", error=str(error))
         for handle in handles:
             self._inbox.put(Removed(receipt_handle=handle, deleted=handle not in failed))
+
+    def _release(self, orders: list[_Release]) -> None:
+        if not orders:
+            return
+        try:
+            self._queue.release([order.receipt_handle for order in orders], delay=max(order.delay for order in orders))
+        except Exception as error:  # noqa: BLE001 - the leases run out by themselves
+            self._log.event("messages_not_released", error=str(error))
 
 
 def _drop_files(put: Put, found: ResultObject | None) -> None:

@@ -70,6 +70,7 @@ class Receiver:
             self._inbox.put(PollEnded(n_messages=n_messages, error=error))
 
     def _poll(self, order: _Order) -> int:
+        self._intake.check()
         since = self._clock.monotonic()
         # a lease counts from before its poll, so a poll must leave most of it
         wait_time = min(order.wait_time, self._lease_time / 3)

@@ -88,6 +88,7 @@ class Ended:
 #: A larger outcome is looked at by itself: it may have to become an object of its own.
 MAX_PLAIN_BYTES = 64 * 1024
 _LONGEST_TIME = 1e9
+_DISMISSAL_TIME = 2.0
 
 SlotEvent = Finished | Printed | Ended
 
@@ -143,7 +144,8 @@ class Slot:
         """Start the keeper; only from the main thread, since its life hangs on the thread that started it."""
         ours, theirs = socket.socketpair()
         self._control_reader = FrameReader()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("cwd", "outbox"):  # now, while the disk has room for them
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
         command = [*self._command, str(theirs.fileno()), str(os.getpid())]
         self._keeper = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], env=self._environ, cwd=self.folder, start_new_session=True
@@ -153,10 +155,24 @@ class Slot:
         self._control = ours
         self._selector.register(ours, selectors.EVENT_READ, self._read_control)
 
-    def stop(self) -> None:
-        """End keeper and child."""
+    def dismiss(self) -> None:
+        """Have the keeper end everything of the slot, and itself."""
         self._drop_child()
-        self._drop_keeper()
+        if self._control is not None:
+            self._selector.unregister(self._control)
+            self._control.close()
+            self._control = None
+
+    def stop(self) -> None:
+        """End keeper and child and what they started, and wait for it."""
+        self.dismiss()
+        if self._keeper is not None:
+            try:
+                self._keeper.wait(_DISMISSAL_TIME)
+            except subprocess.TimeoutExpired:
+                self._drop_keeper()
+                end_slot(self._environ)
+            self._keeper = None
 
     def _drop_keeper(self) -> None:
         if self._control is not None:
@@ -263,6 +279,11 @@ class Slot:
             self._control.send(pack_frame(Kind.KILL, json.dumps({"signal": int(number)}).encode()))
         except OSError:
             pass  # the keeper is gone, which _read_control will see
+
+    def let_go(self) -> None:
+        """End a child that has nothing to do, which clears away the files that its job left where it stood."""
+        if self.free:
+            self._drop_child()
 
     def answer(self, generation: int, body: bytes) -> None:
         """Answer a question of the child, if it is still the one that asked."""

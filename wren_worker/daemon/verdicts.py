@@ -36,13 +36,13 @@ class OomCounter:
     Source: proc_vmstat(5), ``oom_kill``, since Linux 4.13. Elsewhere it always says no.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path = Path("/proc/vmstat")) -> None:
+        self._path = path
         self._seen = self._read()
 
-    @staticmethod
-    def _read() -> int:
+    def _read(self) -> int:
         with suppress(OSError, ValueError):
-            for line in Path("/proc/vmstat").read_text().splitlines():
+            for line in self._path.read_text().splitlines():
                 if line.startswith("oom_kill "):
                     return int(line.split()[1])
         return 0

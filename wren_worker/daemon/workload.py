@@ -125,7 +125,7 @@ class Workload:
     @property
     def storing(self) -> bool:
         """Return whether results can be stored, as far as is known; while they cannot, more work is of no use."""
-        return not self._setbacks
+        return not self._setbacks and self._publisher.state_written
 
     # --- facts from other threads -----------------------------------------------------------------------------------
 
@@ -176,6 +176,7 @@ class Workload:
         self._log.event("result_not_stored", key=stored.key, error=stored.error)
         if now - setback.since > self._publish_timeout:
             self._log.event("result_given_up", key=stored.key, error=stored.error)
+            self._publisher.state_written = False  # nothing more is received until a state can be written
             self._drop(holding)
 
     def settled(self, settled: Settled) -> None:

@@ -19,13 +19,13 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """Have this process killed when the thread that started it ends.
+def die_with_parent(parent_pid: int, number: int = signal.SIGKILL) -> None:
+    """Have this process signalled, killed by default, when the thread that started it ends.
 
     Source: prctl(2): the setting is cleared by a change of credentials, so it comes after one; and the parent may have
     ended before it was made, so the parent is asked for again.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent_pid:
         os._exit(1)
 
