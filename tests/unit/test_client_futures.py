@@ -378,6 +378,18 @@ def test_arguments_are_checked(world):
     assert world.chunks[0].limits.retries == 2
 
 
+def test_timeouts_may_have_units(world):
+    world.run()
+    ex = world.executor()
+    assert ex.call_async(abs, -1, timeout="5m").result(20) == 1
+    assert [future.result(20) for future in ex.map(abs, [-1], timeout="1.5h")] == [1]
+    assert [chunk.limits.timeout for chunk in world.chunks] == [300.0, 5400.0]
+    with pytest.raises(ValueError, match="'soon' is no time"):
+        ex.map(abs, [1], timeout="soon")
+    with pytest.raises(ValueError, match="more than the 11 h"):
+        ex.map(abs, [1], timeout="12h")
+
+
 def test_an_argument_that_cannot_be_pickled_raises_here(world):
     with pytest.raises(SerializationError, match=r"argument 0.*item \['lock'\].*lock"):
         world.executor().map(lambda x: x, [1, {"lock": threading.Lock()}])

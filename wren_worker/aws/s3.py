@@ -46,17 +46,13 @@ class S3Store:
         aws: The identity to act as.
         bucket: The bucket's name.
         timeout: Seconds for all tries of one operation (of one part, for a large file).
-        lists: Whether the identity may list the bucket: S3 then answers 404 for a missing key, and 403 means denied.
-            To others it answers 403 for both, so as not to tell.
     """
 
-    def __init__(
-        self, aws: Aws, bucket: str, *, timeout: float = 60.0, lists: bool = False, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, aws: Aws, bucket: str, *, timeout: float = 60.0, clock: Clock | None = None) -> None:
         self._aws = aws
         self._bucket = bucket
         self._timeout = timeout
-        self._missing = {404} if lists else {403, 404}
+        self._may_list: bool | None = None
         self._clock = clock or SystemClock()
 
     @property
@@ -115,7 +111,7 @@ class S3Store:
         return self._try(key, put)
 
     def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes | None:
-        """Return an object's bytes, or the range; None when there is no such key (or no right to know, see ``lists``).
+        """Return an object's bytes, or the range; None when there is no such key (or no right to know).
 
         Raises:
             StoreError: It could not be read.
@@ -186,7 +182,7 @@ class S3Store:
         return fill(fetch, target, offset=offset, seen=seen)
 
     def exists(self, key: str) -> bool:
-        """Return whether the key is taken (False, too, without the right to know, see ``lists``).
+        """Return whether the key is taken (False, too, without the right to know).
 
         Raises:
             StoreError: S3 did not say.
@@ -196,7 +192,7 @@ class S3Store:
             try:
                 client.head_object(Bucket=self._bucket, Key=key)
             except Exception as error:
-                if http_status(error) in self._missing and error_code(error) != "NoSuchBucket":
+                if self._is_missing(client, error):
                     return False
                 raise
             return True
@@ -259,14 +255,35 @@ class S3Store:
             try:
                 body = client.get_object(**request)["Body"]
             except Exception as error:
-                code = error_code(error)
-                if code == "NoSuchKey" or (code == "AccessDenied" and 403 in self._missing):
+                if self._is_missing(client, error):
                     return None
                 raise
             with contextlib.closing(body):
                 return use(body)
 
         return self._try(key, fetch)
+
+    def _is_missing(self, client: S3Client, error: BaseException) -> bool:
+        """Return whether S3 said that there is no such key.
+
+        To who may not list the bucket it answers 403 for a missing key, so as not to tell; to others that means denied.
+        Source: S3 GetObject, "Permissions", read 2026-11.
+        """
+        code, status = error_code(error), http_status(error)
+        if status == 404:
+            return code != "NoSuchBucket"
+        if code not in ("AccessDenied", "403"):  # a HEAD's answer has no body to say more
+            return False
+        if self._may_list is None:
+            try:
+                client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+            except Exception as refusal:
+                if classify(refusal) is not Fault.DENIED:
+                    raise
+                self._may_list = False
+            else:
+                self._may_list = True
+        return not self._may_list
 
     def _try(self, key: str, call: Callable[[S3Client], T]) -> T:
         """Call until it answers, or raise what its failure means."""

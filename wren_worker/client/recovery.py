@@ -183,8 +183,8 @@ def _often_enough(job: Job, n_resent: int) -> Callable[[int], bytes]:
 def _cannot_be_sent(job: Job) -> Callable[[int], bytes]:
     return verdict(
         "ChunkLost",
-        f"call {{call}} of job {job.job_id} is in no queue and on no instance, has no outcome (any more), and cannot be "
-        "sent again: its arguments are not in the bucket, or the job is older than the 14 days that messages are kept. "
-        "Run the call again.",
+        f"call {{call}} of job {job.job_id} is in no queue and on no instance, has no outcome (any more), and cannot "
+        "be sent again: its arguments are not in the bucket, or the job is older than the 14 days that messages are "
+        "kept. Run the call again.",
         resent=0,
     )

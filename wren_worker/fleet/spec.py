@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from wren_worker.errors import ConfigError
 
-__all__ = ["Launch", "family_traits", "parse_time"]
+__all__ = ["Launch", "family_traits"]
 
 #: EC2 asks to break up larger requests. Source: RunInstances, read 2026-11.
 _MAX_COUNT = 500
