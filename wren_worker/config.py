@@ -114,7 +114,10 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a client may set. Times in seconds."""
+    """What a client may set. Times in seconds.
+
+    What no queue and no instance has is sent again after ``lost_time``, then twice that, and so on.
+    """
 
     backend: str = ""
     fleet: str = ""
@@ -124,6 +127,12 @@ class Settings:
     map_item_limit: int = 0
     progress: bool | None = None
     sandbox_dir: str = ""
+    lost_time: float = 180.0
+
+    def __post_init__(self) -> None:
+        """Refuse what would send everything again all the time."""
+        if self.lost_time <= 0:
+            raise ConfigError(f"lost_time = {self.lost_time:g} is no time to wait; give a number of seconds above 0.")
 
     @property
     def fleet_name(self) -> str:

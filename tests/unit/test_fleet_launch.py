@@ -12,13 +12,14 @@ import tarfile
 import pytest
 import yaml
 
+from wren_worker.clock import parse_time
 from wren_worker.config import InstanceConfig, Names, load_instance_config
 from wren_worker.errors import ConfigError, FleetError
 from wren_worker.fleet.breaker import failed_boots
 from wren_worker.fleet.images import choose_image
 from wren_worker.fleet.launch import launch, remarks
 from wren_worker.fleet.prices import ceiling, price_per_hour, price_table
-from wren_worker.fleet.spec import Launch, parse_time
+from wren_worker.fleet.spec import Launch
 from wren_worker.fleet.userdata import MAX_USER_DATA_BYTES, render
 from wren_worker.protocol.ports import FoundImage, InstanceInfo, LaunchReport, TypeInfo
 from wren_worker.testing import MemoryStore

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, Literal, TypeVar, cast
 
+from wren_worker.client.cancel import cancel_futures
 from wren_worker.client.future import Future
 from wren_worker.client.limits import check_limits
 from wren_worker.client.retry import Retry, as_retry
 from wren_worker.client.spec import Backend, JobSpec
 from wren_worker.client.streaming import stream
+from wren_worker.clock import parse_time
+from wren_worker.errors import ConfigError
 from wren_worker.protocol.model import JobManifest, Limits
 from wren_worker.protocol.refs import Ref
 
@@ -54,7 +57,7 @@ class Executor:
         exclude_modules: Iterable[str] | None = None,
         *,
         chunksize: int | Literal["auto"] = "auto",
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
         name: str | None = None,
     ) -> list[Future[T]]:
@@ -71,7 +74,7 @@ class Executor:
             overwrite_invoke_args: PyWren's arguments of a Lambda call; there is none, so only None is accepted.
             exclude_modules: Local modules that stay here.
             chunksize: How many calls travel, and are run on one instance, together.
-            timeout: Seconds a call may run; default ``job_max_runtime``.
+            timeout: Seconds a call may run, or "90s", "5m", "8h"; default ``job_max_runtime``.
             retries: How often a call that raised or timed out is run again; ``Retry`` says for what and how soon.
             name: What to call the job in listings; default the function's name.
 
@@ -104,7 +107,7 @@ class Executor:
         extra_meta: Mapping[str, object] | None = None,
         exclude_modules: Iterable[str] | None = None,
         chunksize: int | Literal["auto"] = "auto",
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
         name: str | None = None,
     ) -> list[Future[T]]:
@@ -130,7 +133,7 @@ class Executor:
         extra_env: Mapping[str, str] | None = None,
         extra_meta: Mapping[str, object] | None = None,
         *,
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
     ) -> Future[T]:
         """Run ``func(data)`` as a job of one call; otherwise as ``map``."""
@@ -153,7 +156,7 @@ class Executor:
         extra_env: Mapping[str, str] | None = None,
         exclude_modules: Iterable[str] | None = None,
         chunksize: int | Literal["auto"] = "auto",
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
         name: str | None = None,
     ) -> Iterator[T]:
@@ -204,6 +207,19 @@ class Executor:
         """
         return self._backend.put(obj)
 
+    def cancel(self, job_or_futures: str | Future[Any] | Iterable[Future[Any]]) -> int:
+        """Cancel a job (by its id), or the calls of futures; return how many calls are cancelled by that.
+
+        Calls that wait never start, those that run are ended within seconds, those that have an outcome keep it. It
+        holds for every reader, whether or not an instance lives.
+
+        Raises:
+            StoreError: There is no such job, or not all of it could be recorded; to cancel again does no harm.
+        """
+        if isinstance(job_or_futures, str):
+            return self._backend.cancel(job_or_futures)
+        return cancel_futures([job_or_futures] if isinstance(job_or_futures, Future) else job_or_futures)
+
     def close(self) -> None:
         """Wait until everything is sent, then end threads and the reply queue. Jobs go on, and futures stay good."""
         self._backend.close()
@@ -211,7 +227,9 @@ class Executor:
     def __enter__(self) -> Executor:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            self._backend.interrupted()
         self.close()
 
     def _run(self, spec: JobSpec, calls: Iterable[tuple[object, ...]]) -> list[Future[object]]:
@@ -256,7 +274,7 @@ class Executor:
         extra_meta: Mapping[str, object] | None = None,
         exclude_modules: Iterable[str] | None = None,
         chunksize: int | Literal["auto"] = "auto",
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
         name: str | None = None,
         n_expected: int | None = None,
@@ -265,7 +283,7 @@ class Executor:
             raise TypeError(f"{func!r} cannot be called: the first argument is the function to run.")
         retry = as_retry(retries)
         size = None if chunksize == "auto" else operator.index(chunksize)
-        timeout = self._job_max_runtime if timeout is None else float(timeout)
+        timeout = self._job_max_runtime if timeout is None else _seconds(timeout)
         self._check_timeout(timeout, size)
         if isinstance(exclude_modules, str):
             exclude_modules = [exclude_modules]
@@ -282,6 +300,15 @@ class Executor:
             chunksize=size,
             n_expected=n_expected,
         )
+
+
+def _seconds(timeout: float | str) -> float:
+    if not isinstance(timeout, str):
+        return float(timeout)
+    try:
+        return parse_time(timeout)
+    except ConfigError as error:
+        raise ValueError(f"timeout: {error}") from error
 
 
 def _checked_env(env: Mapping[str, str]) -> dict[str, str]:

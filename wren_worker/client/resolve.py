@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from wren_worker.errors import WireError
@@ -42,7 +42,7 @@ class ChunkBook:
 class Ledger:
     """Chunks of one job by number; applies every result object exactly once."""
 
-    __slots__ = ("_books", "_by_call", "_low", "_numbers", "job_id")
+    __slots__ = ("_books", "_by_call", "_low", "_numbers", "highest_answered", "job_id")
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
@@ -50,6 +50,8 @@ class Ledger:
         self._numbers: list[int] = []
         self._by_call: list[tuple[int, int]] = []
         self._low = 0
+        #: The highest chunk of which an instance wrote something, -1 for none.
+        self.highest_answered = -1
 
     def add_chunk(self, number: int, first_call: int, n_calls: int) -> ChunkBook:
         """Open the book of a chunk; a chunk that is known keeps its book."""
@@ -90,6 +92,8 @@ class Ledger:
             book.n_calls,
         ):
             raise WireError("a result object that is none of this job's chunks")
+        if result.writer == "daemon":
+            self.highest_answered = max(self.highest_answered, book.number)
         if result.call_index is not None:
             book.own_instances[result.call_index] = result.instance_id
         elif book.split or not book.n_open:
@@ -124,6 +128,17 @@ class Ledger:
             book = books[numbers[position]]
             if book.n_open:
                 yield book
+
+    def open_places(self, calls: Collection[int] | None = None) -> list[tuple[ChunkBook, list[int]]]:
+        """Return the chunks with unresolved calls, those calls beside them; ``calls`` narrows it down."""
+        if calls is None:
+            return [(book, sorted(_open_calls(book))) for book in self.open_books()]
+        found: dict[int, tuple[ChunkBook, list[int]]] = {}
+        for index in sorted(calls):
+            book = self.book_of_call(index)
+            if book is not None and index in _open_calls(book):
+                found.setdefault(book.number, (book, []))[1].append(index)
+        return list(found.values())
 
     def missing_keys(self, limit: int) -> list[str]:
         """Return up to ``limit`` keys of sent chunks under which outcomes are still to appear, lowest first."""

@@ -9,17 +9,19 @@ import os
 import secrets
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from wren_worker.aws.sqs import create_reply_queue
 from wren_worker.client.attach import attach as attach_to
 from wren_worker.client.attach import reading_session, reattach
+from wren_worker.client.cancel import cancel_job
 from wren_worker.client.executor import Executor
 from wren_worker.client.future import Future
 from wren_worker.client.inline import Inline
 from wren_worker.client.remote import Remote
 from wren_worker.client.session import Session
-from wren_worker.client.transport import LONGEST_CALL_TIME, Ticket, Transport
+from wren_worker.client.transport import LONGEST_CALL_TIME, Patience, Ticket, Transport
 from wren_worker.clock import SystemClock
 from wren_worker.config import Names, Settings, load_settings
 from wren_worker.errors import ConfigError
@@ -29,7 +31,7 @@ from wren_worker.sandbox import control
 from wren_worker.wiring.elastic import elastic
 from wren_worker.wiring.operator import Operator
 
-__all__ = ["attach", "executor", "restore_future"]
+__all__ = ["attach", "cancel", "executor", "restore_future"]
 
 _BACKENDS = ("sqs", "local", "inline")
 #: The sandbox of a process lives as long as the process, so its instance never idles out before.
@@ -109,6 +111,15 @@ def attach(
     return attach_to(_transport(settings), job_id, partial=partial, progress=settings.progress)
 
 
+def cancel(job_id: str, *, settings: Settings) -> tuple[int, int]:
+    """Cancel what is unresolved of a job; return ``(calls cancelled by this, calls it has)``.
+
+    Raises:
+        StoreError: There is no such job in the fleet's bucket, or not all of it could be recorded.
+    """
+    return cancel_job(_transport(replace(settings, backend="sqs")), job_id)
+
+
 def restore_future(backend: str, names: Names, ticket: Ticket) -> object:
     """Return the future of a ticket; what an unpickled future calls, on an instance too."""
     return reattach(_reading(backend, names, os.getpid()), ticket)
@@ -156,6 +167,7 @@ def _transport(settings: Settings, spec: Launch | None = None, *, terminate_on_e
         python=operator.python,
         longest_call_time=min(LONGEST_CALL_TIME, spec.longest_call_time) if spec else LONGEST_CALL_TIME,
         elastic=elastic(operator, spec, terminate_on_exit=terminate_on_exit) if spec else None,
+        patience=Patience(lost_time=settings.lost_time),
     )
 
 
