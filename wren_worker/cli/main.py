@@ -40,6 +40,7 @@ _COMMANDS = {
     "reap": "reap",
     "doctor": "doctor",
     "logs": "logs",
+    "cancel": "cancel",
     "bench": "bench",
 }
 

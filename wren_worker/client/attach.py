@@ -23,7 +23,12 @@ def reading_session(transport: Transport, *, progress: bool | None = None) -> Se
 
 
 def attach(
-    transport: Transport, job_id: str, *, partial: bool = False, progress: bool | None = None
+    transport: Transport,
+    job_id: str,
+    *,
+    partial: bool = False,
+    progress: bool | None = None,
+    session: Session | None = None,
 ) -> list[Future[object]]:
     """Return the futures of a job's calls, in order.
 
@@ -32,13 +37,14 @@ def attach(
         job_id: The job.
         partial: Whether to accept a job that is not stored in full.
         progress: Whether to show progress; None: where somebody looks.
+        session: Collects the outcomes; default: one of its own.
 
     Raises:
         StoreError: There is no such job in the fleet's bucket.
         JobIncomplete: The job's client ended before all its calls were stored, or is storing them now;
             ``n_calls`` says how many there are, and ``partial=True`` returns their futures.
     """
-    session = reading_session(transport, progress=progress)
+    session = session or reading_session(transport, progress=progress)
     store = transport.store
     key = manifest_key(job_id)
     data = store.get(key)

@@ -11,11 +11,12 @@ from typing import Protocol
 from wren_worker.client.hints import Hints
 from wren_worker.client.job import Job
 from wren_worker.client.resolve import parse_result_key
+from wren_worker.client.settling import settle, settle_if_ours
 from wren_worker.clock import Clock
-from wren_worker.errors import QueueError, ResultTampered, StoreError, WireError
+from wren_worker.errors import QueueError, StoreError, WireError
 from wren_worker.protocol.model import result_key, result_prefix
 from wren_worker.protocol.ports import ObjectStore, ReplyQueue
-from wren_worker.protocol.wire import decode_notices, decode_result, new_chunk_id
+from wren_worker.protocol.wire import decode_notices, new_chunk_id
 
 __all__ = ["Collector", "Jobs"]
 
@@ -158,7 +159,7 @@ class Collector:
             job = self._job_awaiting(key)
             if job is None:
                 continue  # known already, or none of ours
-            settled = self._settle(job, key, data) if data else None
+            settled = settle_if_ours(job, key, data, timestamp=self._clock.timestamp()) if data else None
             if settled is None:
                 to_fetch.append(key)
             else:
@@ -173,16 +174,6 @@ class Collector:
         with job.condition:
             return job if job.ledger.awaits(key) else None
 
-    def _settle(self, job: Job, key: str, data: bytes) -> int | None:
-        """Apply an object; None when its bytes are not what belongs under the key."""
-        try:
-            result, outcomes = decode_result(data)
-            if parse_result_key(key) != (result.job_id, int(result.chunk_id), result.call_index):
-                return None
-            return job.settle(result, outcomes, timestamp=self._clock.timestamp())
-        except (WireError, ValueError):
-            return None
-
     def _fetch(self, keys: Iterable[str]) -> int:
         """Get objects side by side and apply them; return how many calls that resolved."""
         n_news, remaining = 0, iter(keys)
@@ -191,8 +182,7 @@ class Collector:
                 job = self._job_awaiting(key)
                 if data is None or job is None:
                     continue
-                settled = self._settle(job, key, data)
-                n_news += self._refuse(job, key) if settled is None else settled
+                n_news += settle(job, key, data, timestamp=self._clock.timestamp())
         return n_news
 
     def _get_all(self, keys: list[str]) -> Iterable[bytes | None]:
@@ -202,23 +192,11 @@ class Collector:
             self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="wren-fetcher")
         return self._fetchers.map(self._store.get, keys)
 
-    def _refuse(self, job: Job, key: str) -> int:
-        """Resolve the calls of an object in S3 that is none: it was written once and will not get better."""
-        place = parse_result_key(key)
-        assert place is not None  # noqa: S101 - the job awaits it
-        _, number, call_index = place
-        failure = ResultTampered(
-            f"What lies under {key} is not a result of job {job.job_id}: it was changed, or another version wrote it. "
-            "Run the call again.",
-            job_id=job.job_id,
-            key=key,
-        )
-        return job.fail_chunks(failure, [number], call_index=call_index)
-
     def _look_into_s3(self) -> int:
-        return sum(self._look_for(job) for job in self._jobs.pending())
+        return sum(self.look_for(job) for job in self._jobs.pending())
 
-    def _look_for(self, job: Job) -> int:
+    def look_for(self, job: Job) -> int:
+        """Take what S3 has of a job's missing outcomes; return how many calls that resolved."""
         with job.condition:
             keys = job.ledger.missing_keys(_ASKED_SINGLY + 1)
         if len(keys) <= _ASKED_SINGLY:

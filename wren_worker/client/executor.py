@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, Literal, TypeVar, cast
 
+from wren_worker.client.cancel import cancel_futures
 from wren_worker.client.future import Future
 from wren_worker.client.limits import check_limits
 from wren_worker.client.retry import Retry, as_retry
@@ -203,6 +204,19 @@ class Executor:
             StoreError: S3 did not take it.
         """
         return self._backend.put(obj)
+
+    def cancel(self, job_or_futures: str | Future[Any] | Iterable[Future[Any]]) -> int:
+        """Cancel a job (by its id), or the calls of futures; return how many calls are cancelled by that.
+
+        Calls that wait never start, those that run are ended within seconds, those that have an outcome keep it. It
+        holds for every reader, whether or not an instance lives.
+
+        Raises:
+            StoreError: There is no such job, or not all of it could be recorded; to cancel again does no harm.
+        """
+        if isinstance(job_or_futures, str):
+            return self._backend.cancel(job_or_futures)
+        return cancel_futures([job_or_futures] if isinstance(job_or_futures, Future) else job_or_futures)
 
     def close(self) -> None:
         """Wait until everything is sent, then end threads and the reply queue. Jobs go on, and futures stay good."""

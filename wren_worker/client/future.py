@@ -101,16 +101,31 @@ class Future(concurrent.futures.Future[T]):
             return self._state is not _FINISHED and book is not None and book.host_send_timestamp > 0
 
     def cancel(self) -> bool:
-        """Return False: a call that was handed over cannot be called back by this version.
+        """Cancel the call, queued or running, for every reader; return whether "cancelled" is its outcome.
 
-        A verdict "cancelled" has to be recorded under the chunk's result key to hold for every reader, and the
-        instance has to hear of it; until both exist, no cancellation is claimed.
+        False when it had another outcome first. A running call is ended within seconds. In the thread of an event loop
+        nothing is waited for: the verdict is recorded soon, and True only says so.
+
+        Raises:
+            StoreError: The verdict could not be recorded: the call goes on.
         """
-        return False
+        if self._state is not _FINISHED:
+            self._job.source.cancel(self._job, [self.call_index])
+        return self._state is not _FINISHED or self.cancelled()
 
     def cancelled(self) -> bool:
         """Return whether the recorded outcome is a cancellation."""
-        return self._state is _FINISHED and isinstance(self._outcome(None).exception, CallCancelled)
+        if self._state is not _FINISHED:
+            return False
+        loaded = self._loaded
+        if loaded is None and outcome.status(self._record or b"") != records.ERROR:
+            return False
+        return isinstance(self._outcome(None).exception, CallCancelled)
+
+    @property
+    def done_already(self) -> bool:
+        """Return whether the outcome is here, without having anybody look for it."""
+        return self._state is _FINISHED
 
     def succeeded(self) -> bool:
         """Return whether the call has a value and ``result()``, ``exception()`` or ``wait()`` has seen it (PyWren)."""

@@ -8,7 +8,7 @@ import json
 import os
 import random
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from wren_worker.client.attempts import describe
 from wren_worker.client.future import Future
@@ -65,6 +65,10 @@ class Inline:
         ref = ref_to(obj, dump_bulk(obj, what="the object to put"), bucket=_BUCKET, modules=self._modules)
         self._objects[ref.sha256] = obj
         return ref
+
+    def cancel(self, job_id: str) -> int:  # noqa: ARG002 - the backend's
+        """Do nothing: no call waits."""
+        return 0
 
     def close(self) -> None:
         """Do nothing: no thread, no queue."""
@@ -185,6 +189,9 @@ class _Nowhere:
 
     def finished(self, job: Job) -> None:
         """Do nothing."""
+
+    def cancel(self, job: Job, calls: Collection[int] | None) -> None:
+        """Do nothing: no call waits."""
 
     def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object]) -> bool | None:  # noqa: ARG002
         """Refuse: nothing of an inline job is in S3."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from wren_worker.client.resolve import ChunkBook, Ledger, Resolved
@@ -44,6 +44,10 @@ class Source(Protocol):
         """Take note that every call of the job is resolved and no more will come."""
         ...
 
+    def cancel(self, job: Job, calls: Collection[int] | None) -> None:
+        """Record that calls of the job, or all, are cancelled unless they have an outcome. Raises StoreError."""
+        ...
+
     @property
     def progress(self) -> bool | None:
         """Return whether to show progress: yes, no, or as the place suggests."""
@@ -78,6 +82,7 @@ class Job:
         "name",
         "source",
         "watchers",
+        "withheld",
     )
 
     def __init__(self, job_id: str, *, name: str, source: Source, host_submit_timestamp: float) -> None:
@@ -95,6 +100,8 @@ class Job:
         self.learn: Callable[[str, list[tuple[int, float]]], None] | None = None
         self.failure: BaseException | None = None
         self.closed = False
+        #: How many cancellations are being recorded; meanwhile nothing of the job is sent.
+        self.withheld = 0
 
     def new_futures(self, first_call: int, n_calls: int) -> list[Future[object]]:
         """Return the futures of calls that are new."""
@@ -164,6 +171,12 @@ class Job:
                 book = self.ledger.book(number)
                 if book is not None:
                     book.host_send_timestamp = timestamp
+
+    def unsettled(self, numbers: Iterable[int]) -> tuple[set[int], set[int]]:
+        """Return which chunks have unresolved calls, and which of those have an object already."""
+        with self.condition:
+            books = [book for number in numbers if (book := self.ledger.book(number)) is not None and book.n_open]
+        return {book.number for book in books}, {book.number for book in books if book.split}
 
     def settle(self, result: ResultObject, outcomes: list[Resolved], *, timestamp: float) -> int:
         """Give the calls of a result object their outcomes; return how many were news.

@@ -33,7 +33,7 @@ _ALIGNED = -(-records.HEAD.size // oob.ALIGNMENT) * oob.ALIGNMENT
 
 
 def status(record: bytes) -> int:
-    """Return SUCCESS, FAILURE or ERROR."""
+    """Return SUCCESS, FAILURE or ERROR, of a record that may be without its value."""
     return int(records.HEAD.unpack_from(record)[1])
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
+from wren_worker.client.cancel import cancel_futures, cancel_job
 from wren_worker.client.future import Future
 from wren_worker.client.garbage import collector_at_rest
 from wren_worker.client.job import Job
@@ -103,6 +104,16 @@ class Remote:
         """Store an object in the fleet's bucket, by its content; return what stands for it."""
         self._check_open()
         return self._putter.put(obj)
+
+    def cancel(self, job_id: str) -> int:
+        """Cancel what is unresolved of a job, ours or anybody's; return how many calls that were."""
+        self._session.check_process()
+        job = self._session.job(job_id)
+        if job is None:
+            return cancel_job(self._transport, job_id)[0]
+        with job.condition:
+            futures = list(job.futures.values())
+        return cancel_futures(futures)
 
     def close(self) -> None:
         """Wait until everything is sent, then end threads and remove the reply queue; jobs go on."""

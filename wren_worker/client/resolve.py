@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from wren_worker.errors import WireError
@@ -124,6 +124,17 @@ class Ledger:
             book = books[numbers[position]]
             if book.n_open:
                 yield book
+
+    def open_places(self, calls: Collection[int] | None = None) -> list[tuple[ChunkBook, list[int]]]:
+        """Return the chunks with unresolved calls, those calls beside them; ``calls`` narrows it down."""
+        if calls is None:
+            return [(book, sorted(_open_calls(book))) for book in self.open_books()]
+        found: dict[int, tuple[ChunkBook, list[int]]] = {}
+        for index in sorted(calls):
+            book = self.book_of_call(index)
+            if book is not None and index in _open_calls(book):
+                found.setdefault(book.number, (book, []))[1].append(index)
+        return list(found.values())
 
     def missing_keys(self, limit: int) -> list[str]:
         """Return up to ``limit`` keys of sent chunks under which outcomes are still to appear, lowest first."""

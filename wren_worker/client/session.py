@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from wren_worker.client.cancelling import cancel_calls
 from wren_worker.client.collector import Collector
 from wren_worker.client.hints import Hints
 from wren_worker.client.job import Job, Restored
 from wren_worker.client.scaling import Scaling
 from wren_worker.client.sender import Sender
 from wren_worker.client.transport import Ticket, Transport
-from wren_worker.errors import QueueError, WrenError
+from wren_worker.errors import QueueError, StoreError, WrenError
 from wren_worker.protocol.ports import ReplyQueue
 from wren_worker.protocol.serialize import Loaded
 
@@ -43,6 +46,7 @@ class Session:
         self._reply_queue: ReplyQueue | None = None
         self._reads_only = reads_only
         self._reply_known = threading.Event()
+        self._to_cancel: dict[Job, set[int]] = {}
         elastic = transport.elastic
         self._scaling = None if elastic is None else Scaling(elastic, self, on_death=self._on_death)
 
@@ -65,15 +69,26 @@ class Session:
         with self._condition:
             if self._collector is not None:
                 return
-            collector = self._collector = Collector(
-                self,
-                store=self.transport.store,
-                clock=self.transport.clock,
-                hints=Hints(self.transport.why_nothing_runs, enabled=self._progress is not False),
-                reply_queue=self._open_reply_queue,
-            )
+            collector = self._collector = self._new_collector()
         # a daemon: results are not waited for when the interpreter ends
         threading.Thread(target=self._collect, args=[collector], name="wren-collector", daemon=True).start()
+
+    def _new_collector(self) -> Collector:
+        return Collector(
+            self,
+            store=self.transport.store,
+            clock=self.transport.clock,
+            hints=Hints(self.transport.why_nothing_runs, enabled=self._progress is not False),
+            reply_queue=self._open_reply_queue,
+        )
+
+    def look(self, job: Job) -> None:
+        """Take what S3 has of a job's outcomes, in the caller's thread.
+
+        Raises:
+            StoreError: S3 did not say.
+        """
+        self._new_collector().look_for(job)
 
     def expect(self) -> None:
         """Wake the collector: a job has unresolved calls again."""
@@ -96,6 +111,34 @@ class Session:
         """Forget a job whose calls are all resolved."""
         with self._condition:
             self._jobs.pop(job.job_id, None)
+
+    def cancel(self, job: Job, calls: Collection[int] | None) -> None:
+        """Record that calls of a job, or all, are cancelled; in an event loop's thread soon, else before it returns.
+
+        Raises:
+            StoreError: Not all of it could be recorded.
+        """
+        self.check_process()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            cancel_calls(self.transport, job, calls)
+            return
+        # a loop that is torn down cancels its futures one by one, and must not wait for S3 at each
+        with self._condition:
+            is_first = not self._to_cancel
+            self._to_cancel.setdefault(job, set()).update(job.futures if calls is None else calls)
+        if is_first:
+            self.sender.post(self._cancel_gathered)
+
+    def _cancel_gathered(self) -> None:
+        with self._condition:
+            gathered, self._to_cancel = self._to_cancel, {}
+        for job, calls in gathered.items():
+            try:
+                cancel_calls(self.transport, job, calls)
+            except StoreError as error:
+                print(f"wren: calls of job {job.job_id} could not be cancelled: {error}", file=sys.stderr, flush=True)
 
     # for the collector (collector.Jobs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from wren_worker.client.transport import Transport
@@ -124,7 +124,15 @@ class Shipping:
         """
         self._transport.store.put(segment.key, data)
 
-    def send(self, segment: Segment, cuts: Sequence[Cut], payload: bytes, *, first_offset: int) -> None:
+    def send(
+        self,
+        segment: Segment,
+        cuts: Sequence[Cut],
+        payload: bytes,
+        *,
+        first_offset: int,
+        settled: Collection[int] = (),
+    ) -> None:
         """Send the chunks of some cuts of a segment: stored, or with arguments that travel inline.
 
         Args:
@@ -132,6 +140,7 @@ class Shipping:
             cuts: The cuts, placed in the segment.
             payload: The segment's arguments.
             first_offset: Where in the segment's object its payload starts.
+            settled: Numbers of the chunks that have a result object already: whoever receives them must look at it.
 
         Raises:
             StoreError: The manifest could not be stored.
@@ -150,7 +159,10 @@ class Shipping:
         for cut in cuts:
             start = cut.offset - first_offset
             args = view[start : start + cut.length] if travels_inline(cut) else None
-            body = encode_chunk(self._chunk(segment.key, cut, reply_queue=reply_queue, now=now), args, manifest)
+            chunk = self._chunk(segment.key, cut, reply_queue=reply_queue, now=now)
+            if int(cut.chunk_id) in settled:
+                chunk = replace(chunk, resent=1)
+            body = encode_chunk(chunk, args, manifest)
             messages.append(OutgoingMessage(body=body, group_id=self._manifest.job_id))
         self._transport.task_queue.send(messages)
 

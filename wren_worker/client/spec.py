@@ -77,6 +77,14 @@ class Backend(Protocol):
         """Store an object once for all calls that use it."""
         ...
 
+    def cancel(self, job_id: str) -> int:
+        """Cancel what is unresolved of a job; return how many calls that were.
+
+        Raises:
+            StoreError: There is no such job, or not all of it could be recorded.
+        """
+        ...
+
     def close(self) -> None:
         """Wait until everything is sent, then end threads."""
         ...

@@ -29,6 +29,8 @@ _SEGMENT_BYTES = 8 * 1024 * 1024
 _WAITING_BYTES = 16 * 1024 * 1024
 #: Messages of one piece of sending work; pieces go out side by side.
 _SEND_MESSAGES = 40
+#: Seconds between two looks whether a cancellation is recorded, so that what it leaves may be sent.
+_WITHHELD_INTERVAL = 0.05
 
 
 class JobWriter:
@@ -81,8 +83,9 @@ class JobWriter:
         self._in_air = 0
         self._closing = self._aborted = self._broken = self._sealed = False
         self.last_call_time = clock.monotonic()
+        job.hasten = self.hasten
         if self._pacer.learning:
-            job.learn, job.hasten = self._learn, self.hasten
+            job.learn = self._learn
 
     def covers(self, modules: set[str]) -> bool:
         """Return whether arguments that need these local modules may still join the job."""
@@ -249,11 +252,15 @@ class JobWriter:
         self._post(functools.partial(self._ship_segment, shipping, batch), batch)
 
     # storing and sending; on the sender's threads
-    def _post(self, work: Callable[[], None], batch: Batch | None) -> None:
+    def _post(self, work: Callable[[], None], batch: Batch | None, *, delay: float = 0.0) -> None:
         """Have work done, with the lock held; the chunks of ``batch`` fail with it."""
         self._in_air += 1
         cuts, n_bytes = (batch.cuts, len(batch.payload)) if batch else ((), 0)
-        self._sender.post(functools.partial(self._guarded, work, cuts), n_bytes=n_bytes)
+        guarded = functools.partial(self._guarded, work, cuts)
+        if delay:
+            self._sender.post_later(guarded, delay=delay)
+        else:
+            self._sender.post(guarded, n_bytes=n_bytes)
 
     def _guarded(self, work: Callable[[], None], cuts: tuple[Cut, ...]) -> None:
         try:
@@ -317,10 +324,19 @@ class JobWriter:
     def _send_piece(
         self, shipping: Shipping, segment: Segment, payload: bytes, first_offset: int, cuts: tuple[Cut, ...]
     ) -> None:
+        if self.job.withheld:
+            again = functools.partial(self._send_piece, shipping, segment, payload, first_offset, cuts)
+            with self._lock:
+                self._post(again, None, delay=_WITHHELD_INTERVAL)
+            return
+        wanted, settled = self.job.unsettled(int(cut.chunk_id) for cut in cuts)
+        cuts = tuple(cut for cut in cuts if int(cut.chunk_id) in wanted)
+        if not cuts:
+            return  # cancelled before they left
         unsent: set[int] = set()
         timestamp = self._clock.timestamp()
         try:
-            shipping.send(segment, cuts, payload, first_offset=first_offset)
+            shipping.send(segment, cuts, payload, first_offset=first_offset, settled=settled)
         except Exception as error:  # noqa: BLE001 - the futures of these chunks say it
             unsent = set(getattr(error, "unsent", range(len(cuts))))
             self._fail(error, [cut for at, cut in enumerate(cuts) if at in unsent])

@@ -9,11 +9,13 @@ import os
 import secrets
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from wren_worker.aws.sqs import create_reply_queue
 from wren_worker.client.attach import attach as attach_to
 from wren_worker.client.attach import reading_session, reattach
+from wren_worker.client.cancel import cancel_job
 from wren_worker.client.executor import Executor
 from wren_worker.client.future import Future
 from wren_worker.client.inline import Inline
@@ -29,7 +31,7 @@ from wren_worker.sandbox import control
 from wren_worker.wiring.elastic import elastic
 from wren_worker.wiring.operator import Operator
 
-__all__ = ["attach", "executor", "restore_future"]
+__all__ = ["attach", "cancel", "executor", "restore_future"]
 
 _BACKENDS = ("sqs", "local", "inline")
 #: The sandbox of a process lives as long as the process, so its instance never idles out before.
@@ -107,6 +109,15 @@ def attach(
     """
     settings = load_settings(backend=backend, fleet=fleet, progress=progress)
     return attach_to(_transport(settings), job_id, partial=partial, progress=settings.progress)
+
+
+def cancel(job_id: str, *, settings: Settings) -> tuple[int, int]:
+    """Cancel what is unresolved of a job; return ``(calls cancelled by this, calls it has)``.
+
+    Raises:
+        StoreError: There is no such job in the fleet's bucket, or not all of it could be recorded.
+    """
+    return cancel_job(_transport(replace(settings, backend="sqs")), job_id)
 
 
 def restore_future(backend: str, names: Names, ticket: Ticket) -> object:
