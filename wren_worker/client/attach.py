@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job
 from wren_worker.client.session import Session
 from wren_worker.client.transport import Ticket, Transport
 from wren_worker.errors import JobIncomplete, StoreError, WireError
-from wren_worker.protocol.jobs import decode_manifest, decode_seal, decode_segment
+from wren_worker.protocol.jobs import check_cuts, decode_manifest, decode_seal, decode_segment
 from wren_worker.protocol.model import JobManifest, Segment, job_prefix, manifest_key, sealed_key
 from wren_worker.protocol.ports import ObjectStore
 
@@ -55,14 +57,21 @@ def attach(
             job_id=job_id,
         )
     manifest, _, _, tail = decode_manifest(key, data)
+    n_manifest_bytes = len(data)
     del data
+    _refuse_other(manifest.job_id, job_id)
+    check_cuts(tail, n_manifest_bytes)
     cuts = list(tail.cuts)
     n_expected = manifest.n_calls
     if n_expected is None:
         n_expected = _sealed_calls(store, job_id)
         for info in store.list(job_prefix(job_id) + "args-"):
-            cuts += _read_segment(store, info.key).cuts
+            segment = _read_segment(store, info.key)
+            check_cuts(segment, info.n_bytes)
+            cuts += segment.cuts
     cuts.sort(key=lambda cut: cut.first_call)
+    if any(later.first_call < cut.first_call + cut.n_calls for cut, later in itertools.pairwise(cuts)):
+        raise WireError(f"What is stored of job {job_id} contradicts itself: its chunks overlap.", job_id=job_id)
     n_calls = sum(cut.n_calls for cut in cuts)
     if n_calls != n_expected and not partial:
         raise JobIncomplete(
@@ -79,6 +88,11 @@ def attach(
     job.close()
     session.share(job)
     return futures
+
+
+def _refuse_other(found: str, job_id: str) -> None:
+    if found != job_id:
+        raise WireError(f"What lies under the manifest's key of job {job_id} is of job {found}.", job_id=job_id)
 
 
 def reattach(session: Session, ticket: Ticket) -> Future[object]:
