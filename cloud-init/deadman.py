@@ -51,14 +51,14 @@ def load_limits(path):
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = {}
     limits = {}
     for name, default in DEFAULTS.items():
         try:
             value = float(content[name])
             limits[name] = value if 0 < value < float("inf") else default
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             limits[name] = default
     return limits
 

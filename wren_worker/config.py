@@ -34,6 +34,17 @@ __all__ = [
 _FLEET_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,22}[a-z0-9])?")
 
 
+#: User-data has 16 KiB, and this is a part of it.
+_MOST_CONFIG_BYTES = 64 * 1024
+_LONGEST_TIME = 1e9
+_SHAPES = {
+    "account": re.compile(r"[0-9]{12}"),
+    "region": re.compile(r"[a-z0-9-]{1,32}"),
+    "python": re.compile(r"[0-9]\.[0-9]{1,2}"),
+    "slots": re.compile(r"auto|[1-9][0-9]{0,3}"),
+}
+
+
 def this_python() -> str:
     """Return this interpreter's minor version, "3.11"."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -224,8 +235,10 @@ def load_settings(environ: Mapping[str, str] | None = None, **arguments: object)
     if path.is_file():
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # also of a number that is too long to read
             raise ConfigError(f"{path} is not TOML: {error}.") from error
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
         _refuse_unknown(content, kinds, str(path))
         values |= {name: _convert(name, value, kinds[name], str(path)) for name, value in content.items()}
     for name, kind in kinds.items():
@@ -245,10 +258,11 @@ def load_instance_config(path: Path) -> InstanceConfig:
         ConfigError: The file is missing, is no JSON, or has unknown or malformed keys.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = json.loads(file.read(_MOST_CONFIG_BYTES), object_pairs_hook=_once)
     except OSError as error:
         raise ConfigError(f"The instance's configuration {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"The instance's configuration {path} is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"The instance's configuration {path} is not a JSON object.")
@@ -258,4 +272,34 @@ def load_instance_config(path: Path) -> InstanceConfig:
     missing = [name for name in ("fleet", "account", "region", "python") if not values.get(name)]
     if missing:
         raise ConfigError(f"The instance's configuration {path} lacks {', '.join(missing)}.")
-    return InstanceConfig(**values)
+    config = InstanceConfig(**values)
+    _check_instance(config, str(path))
+    return config
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _check_instance(config: InstanceConfig, where: str) -> None:
+    """Refuse what an instance would stumble over later: names that AWS does not have, times that never or always are.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    config.names  # noqa: B018 - a fleet that cannot be one raises
+    for name, pattern in _SHAPES.items():
+        value = getattr(config, name)
+        if not pattern.fullmatch(value):
+            raise ConfigError(f"{name} = {value!r} in {where} is malformed.", name=name)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not 0 < value <= _LONGEST_TIME:
+            raise ConfigError(f"{field.name} = {value:g} in {where} is no number of seconds above 0.", name=field.name)
+        if isinstance(value, int) and not 0 <= value < 2**63:
+            raise ConfigError(f"{field.name} = {value} in {where} is out of range.", name=field.name)
+        if isinstance(value, str) and not value.isprintable():
+            raise ConfigError(f"{field.name} = {value!r} in {where} is not plain text.", name=field.name)

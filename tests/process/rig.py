@@ -185,7 +185,7 @@ class Rig:
                 python=this_python(),
                 manifest_key=key,
                 manifest_sha256=sha256_hex(data),
-                args=ArgsLocation(key="none", offset=0, length=len(args), sha256=sha256_hex(args)),
+                args=ArgsLocation(key=key, offset=0, length=len(args), sha256=sha256_hex(args)),
                 reply_queue=self.reply,
                 audience=self.names.audience(self.names.task_queue(this_python())),
                 host_send_timestamp=time.time(),

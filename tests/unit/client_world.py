@@ -236,10 +236,10 @@ class World:
         found = []
         for call_index, _, blob in frames.split_calls(self.args(chunk, inline)):
             args, kwargs = cloudpickle.loads(bytes(blob))
-            found.append(self.execute(call_index, self.functions[chunk.job_id], args, kwargs))
+            found.append(self.execute(chunk.job_id, call_index, self.functions[chunk.job_id], args, kwargs))
         return found
 
-    def execute(self, call_index: int, func: Any, args: Any, kwargs: Any) -> bytes:
+    def execute(self, job_id: str, call_index: int, func: Any, args: Any, kwargs: Any) -> bytes:
         output = records.pack_output(records.STDOUT, b"hello\n")
         try:
             value = func(*args, **kwargs)
@@ -252,7 +252,7 @@ class World:
             return records.pack_record(call_index, records.ERROR, data)
         if isinstance(value, dict) and "elsewhere" in value:
             data = joined(dump_value(value["elsewhere"]))
-            key = f"results/elsewhere-{call_index}"
+            key = f"results/{job_id}/0/{call_index}.elsewhere"
             tail = b"" if not value.get("output") else records.pack_output(records.STDOUT, b"big\n")
             self.store.put(key, data + tail)
             place = {"key": key, "length": len(data + tail), "sha256": sha256_hex(data + tail)}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from wren_worker.protocol.envelope import sha256_hex
 from wren_worker.protocol.frames import pack_calls
-from wren_worker.protocol.model import ArgsLocation, Chunk, Cut, JobManifest, Limits
+from wren_worker.protocol.model import ArgsLocation, Chunk, Cut, JobManifest, Limits, args_key, manifest_key
 from wren_worker.protocol.records import ERROR, pack_record
 
 STRANGE = (math.nan, math.inf, -1, 0, 10**400, True, None, "", "é" * 128, "../x", "a/b", 1.5, [], {}, [[]])
@@ -40,19 +40,20 @@ def packed_args(draw) -> bytes:
 
 @st.composite
 def chunks(draw, args: bytes | None = None) -> Chunk:
+    job_id = draw(identifiers)
     location = ArgsLocation(
-        key=draw(texts),
+        key=draw(st.sampled_from([manifest_key(job_id), args_key(job_id, 1), args_key(job_id, 1_000_000)])),
         offset=draw(st.integers(0, 2**40)),
         length=draw(st.integers(0, 2**40)) if args is None else len(args),
         sha256=draw(texts) if args is None else sha256_hex(args),
     )
     return Chunk(
-        job_id=draw(identifiers),
+        job_id=job_id,
         chunk_id=draw(identifiers),
         first_call=draw(st.integers(0, 2**31)),
         n_calls=draw(st.integers(1, 100_000)),
         python=draw(texts),
-        manifest_key=draw(texts),
+        manifest_key=manifest_key(job_id),
         manifest_sha256=draw(texts),
         args=location,
         reply_queue=draw(texts),
@@ -90,9 +91,12 @@ manifests = st.builds(
     host_submit_timestamp=instants,
     limits=limits,
     n_calls=st.none() | st.integers(0, 2**31),
-    env=st.dictionaries(texts, texts, max_size=3),
+    env=st.dictionaries(
+        texts.filter(lambda name: name and "=" not in name and "\0" not in name),
+        texts.filter(lambda value: "\0" not in value),
+        max_size=3,
+    ),
     meta=st.dictionaries(texts, texts | st.integers(0, 9) | st.none(), max_size=3),
-    modules_sha256=texts,
     audience=texts,
     reply_queue=texts,
 )

@@ -147,15 +147,17 @@ def test_values_elsewhere_are_fetched_and_checked(world):
     assert futures[0].result(20) == "x" * 10
     assert futures[0].stdout == "big\n"
     objects = world.store.objects
-    objects["results/elsewhere-1"] = objects["results/elsewhere-1"][:-1]
-    objects["results/elsewhere-3"] = b"!" + objects["results/elsewhere-3"][1:]
+    objects[f"results/{futures[0].job_id}/0/1.elsewhere"] = objects[f"results/{futures[0].job_id}/0/1.elsewhere"][:-1]
+    objects[f"results/{futures[0].job_id}/0/3.elsewhere"] = (
+        b"!" + objects[f"results/{futures[0].job_id}/0/3.elsewhere"][1:]
+    )
     for tampered in (futures[1], futures[3]):
         with pytest.raises(ResultTampered):
             tampered.result(20)
-    kept = world.store.objects.pop("results/elsewhere-2")
+    kept = world.store.objects.pop(f"results/{futures[0].job_id}/0/2.elsewhere")
     with pytest.raises(StoreError):
         futures[2].result(20)
-    world.store.objects["results/elsewhere-2"] = kept
+    world.store.objects[f"results/{futures[0].job_id}/0/2.elsewhere"] = kept
     assert futures[2].result(20) == "x" * 30
 
 
@@ -591,10 +593,10 @@ def test_a_large_value_that_cannot_be_had_now_is_asked_for_again(world):
     world.run()
     futures = world.executor().map(lambda x: {"elsewhere": "x" * x}, [5, 6])
     wait(futures)
-    kept = world.store.objects.pop("results/elsewhere-1")
+    kept = world.store.objects.pop(f"results/{futures[0].job_id}/0/1.elsewhere")
     with pytest.raises(StoreError, match="gone from the bucket"):
         get_all_results(futures)
-    world.store.objects["results/elsewhere-1"] = kept
+    world.store.objects[f"results/{futures[0].job_id}/0/1.elsewhere"] = kept
     assert get_all_results(futures) == ["x" * 5, "x" * 6]
 
 

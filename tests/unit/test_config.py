@@ -154,10 +154,10 @@ NEEDED = {"fleet": "f", "account": "123456789012", "region": "eu-west-1", "pytho
         InstanceConfig,
         **{name: st.just(value) for name, value in NEEDED.items()},
         slots=st.sampled_from(["auto", "4"]),
-        runtime=st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
-        idle_timeout=st.floats(0, 1e6),
-        max_lifetime=st.floats(0, 1e6),
-        lease_time=st.floats(0, 1e6),
+        runtime=st.text(st.characters(categories=["L", "N", "P"]), max_size=9),
+        idle_timeout=st.floats(0, 1e6, exclude_min=True),
+        max_lifetime=st.floats(0, 1e6, exclude_min=True),
+        lease_time=st.floats(0, 1e6, exclude_min=True),
     )
 )
 def test_an_instance_reads_what_user_data_wrote(tmp_path_factory, instance):

@@ -20,7 +20,7 @@ from protocol_examples import (
 
 from wren_worker.errors import WireError
 from wren_worker.protocol import jobs
-from wren_worker.protocol.envelope import wrap
+from wren_worker.protocol.envelope import sha256_hex, wrap
 from wren_worker.protocol.model import Cut, JobManifest, Limits, Seal, Segment
 
 blobs = st.binary(max_size=40)
@@ -56,6 +56,7 @@ def test_a_cut_is_where_the_segment_says(payload, draw):
 
 @given(manifests, blobs, blobs, blobs, cut_lists)
 def test_a_manifest_travels(manifest, function, modules, payload, given_cuts):
+    manifest = dataclasses.replace(manifest, modules_sha256=sha256_hex(modules) if modules else "")
     data, written = jobs.encode_manifest(
         "key", manifest, function=function, modules=modules, cuts=given_cuts, payload=payload
     )
@@ -93,6 +94,7 @@ def check_segment(data):
 
 @given(st.data(), manifests, cut_lists)
 def test_a_spoiled_manifest_is_refused_or_well_formed(data, manifest, given_cuts):
+    manifest = dataclasses.replace(manifest, modules_sha256=sha256_hex(b"m"))
     check_manifest(data.draw(spoiled(jobs.encode_manifest("key", manifest, function=b"f", modules=b"m")[0])))
     head = dataclasses.asdict(manifest) | {"function_bytes": 1, "modules_bytes": 1, "cuts": []}
     check_manifest(wrap(b"WRNJ", data.draw(spoiled_json(head)), b"fm"))

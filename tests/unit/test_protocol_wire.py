@@ -25,7 +25,7 @@ from protocol_examples import (
 from wren_worker.errors import CALL_ERRORS, WireError
 from wren_worker.protocol import wire
 from wren_worker.protocol.envelope import sha256_hex, unwrap, wrap
-from wren_worker.protocol.model import ResultObject
+from wren_worker.protocol.model import ResultObject, args_key, manifest_key
 from wren_worker.protocol.records import HEAD, SUCCESS, pack_record
 
 
@@ -136,16 +136,19 @@ def test_inline_arguments_stay_within_one_billed_request():
     assert len(wire.encode_chunk(example_chunk(args), args)) <= 64 * 1024
 
 
+JOB_ID = wire.new_job_id(1.7e9, bytes(12))
+
+
 def example_chunk(args):
     return wire.Chunk(
-        job_id=wire.new_job_id(1.7e9, bytes(12)),
+        job_id=JOB_ID,
         chunk_id=wire.new_chunk_id(7),
         first_call=0,
         n_calls=1,
         python="3.11",
-        manifest_key="m" * 100,
+        manifest_key=manifest_key(JOB_ID),
         manifest_sha256="0" * 64,
-        args=wire.ArgsLocation(key="k" * 100, offset=0, length=len(args), sha256=wire.sha256_hex(args)),
+        args=wire.ArgsLocation(key=args_key(JOB_ID, 1), offset=0, length=len(args), sha256=wire.sha256_hex(args)),
         reply_queue="https://sqs.us-east-1.amazonaws.com/123456789012/" + "q" * 80,
         audience="a" * 100,
         host_send_timestamp=1.7e9,

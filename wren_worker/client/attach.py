@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job
 from wren_worker.client.session import Session
 from wren_worker.client.stored import read_segments, sealed_calls
 from wren_worker.client.transport import Ticket, Transport
-from wren_worker.errors import JobIncomplete, StoreError
+from wren_worker.errors import JobIncomplete, StoreError, WireError
 from wren_worker.protocol.jobs import decode_manifest
 from wren_worker.protocol.model import JobManifest, manifest_key
 
@@ -56,6 +58,8 @@ def attach(
     cuts = [cut for segment in read_segments(store, job_id, data) for cut in segment.cuts]
     del data
     cuts.sort(key=lambda cut: cut.first_call)
+    if any(later.first_call < cut.first_call + cut.n_calls for cut, later in itertools.pairwise(cuts)):
+        raise WireError(f"What is stored of job {job_id} contradicts itself: its chunks overlap.", job_id=job_id)
     n_calls = sum(cut.n_calls for cut in cuts)
     if n_calls != n_expected and not partial:
         raise JobIncomplete(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -40,9 +41,10 @@ def attempts_of(record: bytes | memoryview | None, loaded: Loaded | None, instan
     head = records.HEAD.unpack_from(record)
     middle = records.HEAD.size + head[9]
     told: list[Attempt] = []
-    for stream, data in records.split_output(memoryview(record)[middle:]):
-        if stream == records.STORY:
-            told += _earlier(data, instance_id)
+    with contextlib.suppress(records.RecordError):  # as below
+        for stream, data in records.split_output(memoryview(record)[middle:]):
+            if stream == records.STORY:
+                told += _earlier(data, instance_id)
     if head[1] != records.ERROR or head[5]:
         end = _end(head[1], memoryview(record)[records.HEAD.size : middle], loaded)
         told.append(Attempt(head[4], instance_id, head[3], head[5], head[6], end))
@@ -62,7 +64,7 @@ def _earlier(data: bytes, instance_id: str) -> list[Attempt]:
             )
             for one in json.loads(data)
         ]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return []  # it is a hint for people, and nobody's outcome
 
 

@@ -317,6 +317,8 @@ def _checked_env(env: Mapping[str, str]) -> dict[str, str]:
             raise ValueError(  # noqa: TRY004 - API.md: ValueError
                 f"extra_env: {name!r}={value!r} is not text to text; an environment holds only text."
             )
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"extra_env: {name!r}={value!r} is nothing that an environment can hold.")
     return dict(env)
 
 

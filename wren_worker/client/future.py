@@ -303,7 +303,9 @@ class Future(concurrent.futures.Future[T]):
 
     def _completed(self) -> bytes | memoryview | None:
         """Return the record with what lies elsewhere in S3 put in."""
-        return outcome.complete(self._record, self._job.source.fetch) if self._record else None
+        if not self._record:
+            return None
+        return outcome.complete(self._record, self._job.source.fetch, job_id=self.job_id)
 
     def _wait(self, timeout: float | None) -> None:
         if self._state is _FINISHED:

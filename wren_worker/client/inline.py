@@ -196,7 +196,13 @@ class _Nowhere:
     def cancel(self, job: Job, calls: Collection[int] | None) -> None:
         """Do nothing: no call waits."""
 
-    def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object]) -> bool | None:  # noqa: ARG002
+    def fetch(
+        self,
+        key: str,
+        target: memoryview,  # noqa: ARG002
+        seen: Callable[[memoryview], object],  # noqa: ARG002
+        offset: int,  # noqa: ARG002
+    ) -> bool | None:
         """Refuse: nothing of an inline job is in S3."""
         raise StoreError(f"{key}: an inline job stores nothing.")
 

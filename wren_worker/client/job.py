@@ -32,7 +32,7 @@ class Source(Protocol):
         """Take note that a job without unresolved calls has one again."""
         ...
 
-    def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object]) -> bool | None:
+    def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object], offset: int) -> bool | None:
         """Fill a buffer with an object of the fleet's bucket, see ``outcome.Fetch``."""
         ...
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from wren_worker.client.resolve import ChunkBook
 from wren_worker.errors import ResultTampered, StoreError
 from wren_worker.protocol import oob, records
+from wren_worker.protocol.model import result_prefix
 from wren_worker.protocol.serialize import Loaded, load_outcome, load_value
 
 __all__ = [
@@ -25,9 +26,14 @@ __all__ = [
 _NO_OUTPUT = bytes(records.HEAD.size - records.LENGTHS_AT - 8)
 _NO_LENGTHS = bytes(records.HEAD.size - records.LENGTHS_AT)
 
-#: Fills a buffer with an object's bytes and shows them to a function as they come; False when the object has fewer,
-#: None when it is gone.
-Fetch = Callable[[str, memoryview, Callable[[memoryview], object]], bool | None]
+#: Fills a buffer with an object's bytes, from an offset on, and shows them to a function as they come; False when the
+#: object has fewer, None when it is gone.
+Fetch = Callable[[str, memoryview, Callable[[memoryview], object], int], bool | None]
+#: Memory for so much is taken on the word of whoever wrote the record.
+_BELIEVED_BYTES = 64 * 1024 * 1024
+#: Source: S3 "Uploading objects", read 2026-11: an object has up to 50 TB.
+_MOST_BYTES = 50 * 10**12
+_LONGEST_KEY = 1024
 #: Where in a buffer an outcome's value starts.
 _ALIGNED = -(-records.HEAD.size // oob.ALIGNMENT) * oob.ALIGNMENT
 
@@ -42,8 +48,10 @@ def is_elsewhere(record: bytes) -> bool:
     return bool(records.HEAD.unpack_from(record)[2] & records.FLAG_ELSEWHERE)
 
 
-def complete(record: bytes, fetch: Fetch) -> bytes | memoryview | None:
+def complete(record: bytes, fetch: Fetch, *, job_id: str) -> bytes | memoryview | None:
     """Return the record with value and output in it, fetched if they lie elsewhere; None if that was changed.
+
+    Elsewhere is always under the job's own prefix.
 
     Raises:
         StoreError: They cannot be fetched now.
@@ -51,18 +59,17 @@ def complete(record: bytes, fetch: Fetch) -> bytes | memoryview | None:
     fields = list(records.HEAD.unpack_from(record))
     if not fields[2] & records.FLAG_ELSEWHERE:
         return record
-    try:
-        where = json.loads(record[records.HEAD.size : records.HEAD.size + fields[9]])
-        key, length, sha256 = str(where["key"]), int(where["length"]), str(where["sha256"])
-        value_bytes = int(where.get("value_bytes", length))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    where = _pointer(record[records.HEAD.size : records.HEAD.size + fields[9]], result_prefix(job_id))
+    if where is None:
         return None
-    if not 0 <= value_bytes <= length:
+    key, length, sha256, value_bytes = where
+    # a length that lies must not cost that much memory: is the last byte there?
+    if length > _BELIEVED_BYTES and fetch(key, memoryview(bytearray(1)), _ignore, length - 1) is False:
         return None
     # one buffer for all: the value's own buffers will be views of it, at the alignment that they were stored with
     whole = bytearray(_ALIGNED + length)
     digest = hashlib.sha256()
-    there = fetch(key, memoryview(whole)[_ALIGNED:], digest.update)
+    there = fetch(key, memoryview(whole)[_ALIGNED:], digest.update, 0)
     if there is None:
         raise StoreError(f"{key} is gone from the bucket: results are kept for a limited time.", key=key)
     if not there or digest.hexdigest() != sha256:
@@ -72,6 +79,24 @@ def complete(record: bytes, fetch: Fetch) -> bytes | memoryview | None:
     start = _ALIGNED - records.HEAD.size
     records.HEAD.pack_into(whole, start, *fields)
     return memoryview(whole)[start:]
+
+
+def _pointer(value: bytes, prefix: str) -> tuple[str, int, object, int] | None:
+    """Return key, length, sha256 and value_bytes; None of what no daemon writes."""
+    try:
+        where = json.loads(value)
+        key, length, sha256 = where["key"], where["length"], where["sha256"]
+        value_bytes = where.get("value_bytes", length)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if not isinstance(key, str) or not key.startswith(prefix) or not key.isascii() or len(key) > _LONGEST_KEY:
+        return None
+    if type(length) is not int or type(value_bytes) is not int or not 0 <= value_bytes <= length <= _MOST_BYTES:
+        return None
+    return key, length, sha256, value_bytes
+
+
+def _ignore(_: memoryview) -> None: ...
 
 
 def load_plain(record: bytes) -> Loaded | None:
@@ -105,11 +130,18 @@ def without_value(record: bytes | memoryview) -> bytes:
 
 
 def output(record: bytes | memoryview, stream: int) -> str:
-    """Return what the call wrote to STDOUT or STDERR, of a complete record; "" of none."""
+    """Return what the call wrote to STDOUT or STDERR, of a complete record; "" of none.
+
+    Raises:
+        ResultTampered: The record's output is not what an instance writes.
+    """
     if not record:
         return ""
     head = records.HEAD.unpack_from(record)
-    pieces = records.split_output(memoryview(record)[records.HEAD.size + head[9] :])
+    try:
+        pieces = records.split_output(memoryview(record)[records.HEAD.size + head[9] :])
+    except records.RecordError as error:
+        raise ResultTampered(f"The output of call {head[0]} cannot be read: {error}. Run the call again.") from error
     return b"".join(data for number, data in pieces if number == stream).decode(errors="replace")
 
 

@@ -12,6 +12,8 @@ from wren_worker.protocol.wire import new_chunk_id
 
 __all__ = ["ChunkBook", "Ledger", "Resolved", "parse_result_key"]
 
+#: Source: S3 "Naming objects", read 2026-11: bytes of a key.
+_LONGEST_KEY = 1024
 #: ``(call_index, record bytes)`` of a call that just got its outcome.
 Resolved = tuple[int, bytes]
 
@@ -187,6 +189,11 @@ def _take(book: ChunkBook, found: list[Resolved]) -> list[Resolved]:
 def parse_result_key(key: str) -> tuple[str, int, int | None] | None:
     """Return ``(job_id, chunk number, call_index or None)`` of a result key, None for any other key."""
     parts = key.split("/")
-    if len(parts) not in (3, 4) or parts[0] != "results" or not all(part.isdecimal() for part in parts[2:]):
+    if len(parts) not in (3, 4) or parts[0] != "results" or not key.isascii() or len(key) > _LONGEST_KEY:
         return None
-    return parts[1], int(parts[2]), int(parts[3]) if len(parts) == 4 else None
+    if not all(part.isdecimal() for part in parts[2:]):
+        return None
+    number, call_index = int(parts[2]), int(parts[3]) if len(parts) == 4 else None
+    # a chunk has one key: no other spelling of its number is it
+    canonical = result_key(parts[1], new_chunk_id(number)) + ("" if call_index is None else f"/{call_index}")
+    return (parts[1], number, call_index) if key == canonical else None

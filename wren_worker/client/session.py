@@ -120,10 +120,10 @@ class Session:
         with self._condition:
             self._condition.notify_all()
 
-    def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object]) -> bool | None:
-        """Fill a buffer with an object of the fleet's bucket; False when it has fewer bytes, None when it is gone."""
+    def fetch(self, key: str, target: memoryview, seen: Callable[[memoryview], object], offset: int) -> bool | None:
+        """Fill a buffer with bytes of an object of the bucket; False when it has fewer, None when it is gone."""
         store = self.transport.store
-        if store.fill(key, target, seen=seen):
+        if store.fill(key, target, offset=offset, seen=seen):
             return True
         return False if store.exists(key) else None
 

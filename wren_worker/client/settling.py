@@ -5,6 +5,7 @@ from __future__ import annotations
 from wren_worker.client.job import Job
 from wren_worker.client.resolve import parse_result_key
 from wren_worker.errors import ResultTampered, WireError
+from wren_worker.protocol.model import result_key
 from wren_worker.protocol.wire import decode_result
 
 __all__ = ["settle", "settle_if_ours"]
@@ -14,7 +15,8 @@ def settle_if_ours(job: Job, key: str, data: bytes, *, timestamp: float) -> int 
     """Apply an object and return how many calls that resolved; None when its bytes do not belong under the key."""
     try:
         result, outcomes = decode_result(data)
-        if parse_result_key(key) != (result.job_id, int(result.chunk_id), result.call_index):
+        name = result_key(result.job_id, result.chunk_id)
+        if key != (name if result.call_index is None else f"{name}/{result.call_index}"):
             return None
         return job.settle(result, outcomes, timestamp=timestamp)
     except (WireError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from wren_worker.errors import WireError
-from wren_worker.protocol.jobs import decode_manifest, decode_seal, decode_segment
+from wren_worker.protocol.jobs import check_cuts, decode_manifest, decode_seal, decode_segment
 from wren_worker.protocol.model import Segment, job_prefix, manifest_key, sealed_key
 from wren_worker.protocol.ports import ObjectStore
 
@@ -26,13 +26,18 @@ def read_segments(store: ObjectStore, job_id: str, manifest: bytes) -> Iterator[
 
     Raises:
         StoreError: S3 did not answer.
-        WireError: An object is no segment.
+        WireError: An object is no segment, or its chunks contradict it.
     """
     found, _, _, tail = decode_manifest(manifest_key(job_id), manifest)
+    if found.job_id != job_id:
+        raise WireError(f"What lies under the manifest's key of job {job_id} is of job {found.job_id}.", job_id=job_id)
+    check_cuts(tail, len(manifest))
     yield tail
     if found.n_calls is None:
         for info in store.list(job_prefix(job_id) + "args-"):
-            yield _read_segment(store, info.key)
+            segment = _read_segment(store, info.key)
+            check_cuts(segment, info.n_bytes)
+            yield segment
 
 
 def _read_segment(store: ObjectStore, key: str) -> Segment:

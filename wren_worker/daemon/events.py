@@ -99,7 +99,10 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A PUT ended. ``free`` is False when the key was taken; ``found`` is then what is there, for a chunk's object."""
+    """A PUT ended. ``free`` is False when the key was taken; ``found`` is then what is there, for a chunk's object.
+
+    ``refused`` says that what is there is no result object of the chunk, and never will be.
+    """
 
     receipt_handle: str
     key: str
@@ -107,6 +110,7 @@ class Stored:
     free: bool = True
     found: ResultObject | None = None
     error: str = ""
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

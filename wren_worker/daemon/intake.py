@@ -6,6 +6,7 @@ Runs on the receiver's thread. Bytes are checked before they are parsed further,
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ __all__ = ["Intake"]
 #: Larger arguments stream into a file of the instance instead of the daemon's memory.
 _INLINE_LIMIT_BYTES = 8 * 1024 * 1024
 _JOB_CACHE_BYTES = 256 * 1024 * 1024
+#: A reason may quote what a stranger wrote.
+_REASON_LENGTH = 500
 _TABLE_BYTES = 2 * 1024 * 1024
 
 
@@ -73,6 +76,9 @@ class Intake:
         self._rung = rung
         #: Under which prefix something could not be read; "" as long as all is well.
         self._doubtful = ""
+        # nothing a message says sends outcomes out of the fleet
+        prefix = re.escape(config.names.reply_queue(""))
+        self._replies = re.compile(rf"https?://[^/\s@]+/(?:[^/\s]+/)*{prefix}[A-Za-z0-9_-]+")
         self._jobs: OrderedDict[str, JobFiles] = OrderedDict()
 
     def check(self) -> None:
@@ -108,7 +114,7 @@ class Intake:
             self.check()
             return Rejected(receipt_handle=message.receipt_handle, reason=str(error))
         except (WireError, FrameError, _Refusal) as error:
-            return Rejected(receipt_handle=message.receipt_handle, reason=str(error))
+            return Rejected(receipt_handle=message.receipt_handle, reason=str(error)[:_REASON_LENGTH])
         except StoreError:
             self._doubtful = result_prefix(chunk.job_id)
             raise
@@ -143,6 +149,8 @@ class Intake:
             raise _Refusal(f"python version {chunk.python} cannot run here, this is {self._config.python}")
         if chunk.runtime:
             raise _Refusal(f"runtime {chunk.runtime} is not here")
+        if chunk.reply_queue and not self._replies.fullmatch(chunk.reply_queue):
+            raise _Refusal(f"the reply queue {chunk.reply_queue} is none of this fleet's")
         if chunk.expiry_timestamp < self._clock.timestamp():
             raise _Refusal("the message has expired")
 
@@ -178,13 +186,15 @@ class Intake:
 
     def _job(self, chunk: Chunk, inline: bytes) -> JobFiles:
         job = self._jobs.get(chunk.manifest_sha256)
-        if job is None:
+        if job is None or job.job_id != chunk.job_id:
             data = inline or self._store.get(chunk.manifest_key)
             if data is None:
                 raise _Missing(f"the job's manifest {chunk.manifest_key} does not exist (any more)")
             if sha256_hex(data) != chunk.manifest_sha256:
                 raise _Refusal("the job's manifest does not match its sha256")
             manifest, function, modules, _ = decode_manifest(chunk.manifest_key, data)
+            if (manifest.job_id, manifest.python) != (chunk.job_id, chunk.python):
+                raise _Refusal("the manifest is of another job")
             job = JobFiles(
                 job_id=manifest.job_id,
                 function=bytes(function),

@@ -26,6 +26,8 @@ __all__ = ["Needs"]
 
 _FETCHERS = 3
 _GIB = 1024**3
+#: Source: S3 "Uploading objects", read 2026-11: an object has up to 50 TB.
+_MOST_BYTES = 50 * 10**12
 _SHA256_DIGITS = frozenset("0123456789abcdef")
 #: The disk is never filled up to the last: the system and the slots need some.
 _SPARE_BYTES = 256 * 1024 * 1024
@@ -46,6 +48,12 @@ class _Wanted:
     n_bytes: int
     bucket: str
     kind: str
+
+    @property
+    def well_formed(self) -> bool:
+        """Return whether such an object may exist."""
+        plain = len(self.sha256) == 64 and _SHA256_DIGITS.issuperset(self.sha256)
+        return plain and 0 < self.n_bytes <= _MOST_BYTES
 
 
 class Needs:
@@ -93,7 +101,7 @@ class Needs:
             return  # nothing of ours asks like this; the call runs into its timeout
         if wanted.bucket != self._bucket:
             self._refuse(question, f"it was put into {wanted.bucket}, this is {self._bucket}", wanted)
-        elif len(wanted.sha256) != 64 or not _SHA256_DIGITS.issuperset(wanted.sha256) or wanted.n_bytes <= 0:
+        elif not wanted.well_formed:
             self._refuse(question, "its reference is malformed", wanted)
         elif wanted.sha256 in self._files:
             self._files.move_to_end(wanted.sha256)

@@ -6,6 +6,8 @@ Runs on the loop's thread.
 from __future__ import annotations
 
 import json
+import os
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,8 +132,12 @@ class Outputs:
         if head[2] & records.FLAG_ELSEWHERE:
             # the name is all that counts: a slot may only point into its own outbox
             path = outbox / Path(json.loads(value)["path"]).name
-            value_bytes = path.stat().st_size
-            with path.open("ab") as file:
+            # a fifo would hold the loop up, a link would lead out of the outbox
+            found = path.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError("it is no file")
+            value_bytes = found.st_size
+            with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK), "ab") as file:
                 file.write(output)
         else:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 from wren_worker.clock import Clock
 from wren_worker.daemon.events import Inbox, Removed, Stored
 from wren_worker.daemon.holding import Holding, Put
-from wren_worker.errors import QueueError, WrenError
+from wren_worker.daemon.settle import check_object
+from wren_worker.errors import QueueError, WireError, WrenError
 from wren_worker.log import EventLog
 from wren_worker.protocol import records
 from wren_worker.protocol.envelope import sha256_file
@@ -133,7 +134,7 @@ class Publisher:
             if put.call_index is None
             else call_key(head.job_id, head.chunk_id, put.call_index)
         )
-        free, found, error = False, None, ""
+        free, found, error, refused = False, None, "", False
         try:
             outcomes = [
                 self._move_out(record, head.job_id, head.chunk_id)
@@ -145,16 +146,27 @@ class Publisher:
             free = self._store.put_once(key, data)
             if not free and put.call_index is None:
                 found = decode_result(self._store.get(key) or b"")[0]
+                check_object(found, head)
             # taken: by an earlier try of ours or by another, never ask which; the key alone is the truth
             self._tell(url, key, data if free else b"")
             _drop_files(put, found)
+        except WireError as problem:
+            # written once, it will not get better; whoever waits for it is to look
+            error, refused = str(problem), True
+            self._tell(url, key, b"")
         except (WrenError, OSError) as problem:
             error = str(problem)
         except Exception as problem:  # noqa: BLE001 - the loop must hear of it, or the chunk would never end
             error = f"{type(problem).__name__}: {problem}"
         self._inbox.put(
             Stored(
-                receipt_handle=receipt_handle, key=key, call_index=put.call_index, free=free, found=found, error=error
+                receipt_handle=receipt_handle,
+                key=key,
+                call_index=put.call_index,
+                free=free,
+                found=found,
+                error=error,
+                refused=refused,
             )
         )
 

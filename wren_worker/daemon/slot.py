@@ -198,13 +198,19 @@ class Slot:
             end_slot(self._environ)
             yield from self._ended(-signal.SIGKILL, 0)
             return
-        for kind, body in self._control_reader.feed(data):
-            facts = json.loads(body)
-            if self._link is None or facts["generation"] != self._link.generation:
-                continue
-            if kind == Kind.EXITED:
+        try:
+            ended = [
+                (facts["generation"], int(facts["status"]), int(facts["peak_rss_bytes"]))
+                for kind, body in self._control_reader.feed(data)
+                if isinstance(facts := json.loads(body), dict) and kind == Kind.EXITED
+            ]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            self.kill_keeper()  # something writes to its socket that is not it; the end of file tells the rest
+            return
+        for generation, status, peak_rss_bytes in ended:
+            if self._link is not None and generation == self._link.generation:
                 yield from self._drain()
-                yield from self._ended(facts["status"], facts["peak_rss_bytes"])
+                yield from self._ended(status, peak_rss_bytes)
 
     # --- child --------------------------------------------------------------------------------------------------------
 

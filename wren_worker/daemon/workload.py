@@ -170,6 +170,11 @@ class Workload:
             self._setbacks.pop(stored.receipt_handle, None)
             holding.stored(stored.call_index, stored.found)
             return
+        if stored.refused:
+            # not deleted: no outcome is stored that anybody could read; it ends in the dead-letter queue
+            self._log.event("result_refused", key=stored.key, error=stored.error)
+            self._drop(holding)
+            return
         holding.put_failed(stored.call_index)
         setback = self._setbacks.setdefault(stored.receipt_handle, _Setback(now, now, 1.0))
         setback.retry, setback.pause = now + setback.pause, min(2 * setback.pause, _MAX_PUT_PAUSE)

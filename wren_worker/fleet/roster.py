@@ -68,13 +68,18 @@ def _states(store: ObjectStore, instance_ids: Sequence[str]) -> list[Mapping[str
 def _state(store: ObjectStore, instance_id: str) -> Mapping[str, object]:
     try:
         found = json.loads(store.get(state_key(instance_id)) or b"{}")
-    except (StoreError, ValueError):
+    except (StoreError, ValueError, RecursionError):
         return {}  # EC2's view alone is worth showing: the bucket may be gone, or denied to an operator
     return found if isinstance(found, dict) else {}
 
 
+#: What a state object counts stays below; infinities and NaN do not.
+_FAR = 2**53
+
+
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool) and -_FAR < value < _FAR
+    return float(value) if plain else None  # type: ignore[arg-type]
 
 
 def _row(info: InstanceInfo, state: Mapping[str, object], timestamp: float) -> Row:

@@ -27,6 +27,7 @@ __all__ = [
     "check_range",
     "check_text",
     "known",
+    "parse_object",
     "read_limits",
     "sha256_file",
     "sha256_hex",
@@ -39,6 +40,9 @@ WIRE_MINOR = 0
 MAX_HEADER_BYTES = 64 * 1024
 #: Headers of segments list their cuts; a segment is ~8 MiB, so a cut a call still fits here.
 MAX_TABLE_BYTES = 32 * 1024 * 1024
+
+#: Source of the last: the task queue's own maxReceiveCount, after which a message is gone without a verdict.
+_MOST_RETRIES, _MOST_ATTEMPTS, _MOST_DELIVERIES = 10_000, 1_000, 30
 
 #: Lengths, offsets and instants stay far below.
 _MAX_NUMBER = 2**63
@@ -86,13 +90,34 @@ def unwrap(
     end = _ENVELOPE.size + length
     if length > header_limit or end > len(view):
         raise WireError(f"a header of {length} bytes does not fit")
+    return parse_object(bytes(view[_ENVELOPE.size : end]), "the header"), view[end:]
+
+
+def parse_object(data: bytes, what: str) -> dict[str, Any]:
+    """Return a JSON object in which every name stands once.
+
+    Args:
+        data: Its bytes.
+        what: What an error calls it.
+
+    Raises:
+        WireError: The bytes are no such object.
+    """
     try:
-        header = json.loads(bytes(view[_ENVELOPE.size : end]))
+        found = json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise WireError("the header is not JSON") from error
-    if not isinstance(header, dict):
-        raise WireError("the header is not a JSON object")
-    return header, view[end:]
+        raise WireError(f"{what} is not JSON") from error
+    if not isinstance(found, dict):
+        raise WireError(f"{what} is not a JSON object")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # two readers that believe the first and the last of two equal names would see two messages in the same bytes
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
 
 
 def check_range(first_call: int, n_calls: int, most: int) -> None:
@@ -139,16 +164,29 @@ def read_limits(values: object) -> Limits:
     )
     if limits.timeout <= 0 or limits.retries < 0 or limits.max_attempts < 1 or limits.max_deliveries < 1:
         raise WireError("limits are out of range")
+    # no more than a frame's number of the attempt can count, and no more than the queue delivers
+    if (
+        limits.retries > _MOST_RETRIES
+        or limits.max_attempts > _MOST_ATTEMPTS
+        or limits.max_deliveries > _MOST_DELIVERIES
+    ):
+        raise WireError("limits are out of range")
     if limits.retry_delay < 0 or limits.retry_max_delay < 0:
         raise WireError("limits are out of range")
     return limits
 
 
 def check_text(values: dict[str, Any], *names: str) -> None:
-    """Refuse named values that are not text."""
+    """Refuse named values that are not text, or that no encoding takes."""
     for name in names:
-        if not isinstance(values.get(name, ""), str):
+        value = values.get(name, "")
+        if not isinstance(value, str):
             raise WireError(f"{name} is not text")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can spell
+                raise WireError(f"{name} is not text") from error
 
 
 def check_identifier(value: object, name: str) -> None:

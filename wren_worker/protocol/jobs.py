@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,13 +18,17 @@ from wren_worker.protocol.envelope import (
     check_range,
     check_text,
     known,
+    parse_object,
     read_limits,
+    sha256_hex,
     unwrap,
     wrap,
 )
+from wren_worker.protocol.frames import CALL, CALL_COUNT
 from wren_worker.protocol.model import MAX_CALLS_PER_CHUNK, Cut, JobManifest, Seal, Segment
 
 __all__ = [
+    "check_cuts",
     "decode_manifest",
     "decode_seal",
     "decode_segment",
@@ -122,8 +127,8 @@ def decode_manifest(key: str, data: bytes | memoryview) -> tuple[JobManifest, me
         if values["n_calls"] < 0:
             raise WireError("the job has less than no calls")
     env, meta = values.get("env", {}), values.get("meta", {})
-    if not isinstance(env, dict) or not all(isinstance(item, str) for pair in env.items() for item in pair):
-        raise WireError("env is not text to text")
+    if not isinstance(env, dict) or not all(_is_variable(name, value) for name, value in env.items()):
+        raise WireError("env is not what an environment can hold")
     if not isinstance(meta, dict):
         raise WireError("meta is not an object")
     retry_on = values.get("retry_on", [])
@@ -137,10 +142,43 @@ def decode_manifest(key: str, data: bytes | memoryview) -> tuple[JobManifest, me
     n_function, n_modules = int(lengths[0] or 0), int(lengths[1] or 0)
     if n_function < 0 or n_modules < 0 or n_function + n_modules > len(payload):
         raise WireError("the manifest's sections do not fit")
+    # it also names the folder that the modules are unpacked into
+    modules = payload[n_function : n_function + n_modules]
+    if manifest.modules_sha256 != (sha256_hex(modules) if n_modules else ""):
+        raise WireError("the modules do not match their sha256")
     shift = len(data) - len(payload) + n_function + n_modules
     cuts = _read_cuts(header.get("cuts"))
     segment = Segment(key=key, cuts=tuple(replace(cut, offset=cut.offset + shift) for cut in cuts))
-    return manifest, payload[:n_function], payload[n_function : n_function + n_modules], segment
+    return manifest, payload[:n_function], modules, segment
+
+
+def _is_variable(name: str, value: object) -> bool:
+    if not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
+        return False
+    try:
+        os.fsencode(name + value)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_cuts(segment: Segment, n_bytes: int) -> None:
+    """Refuse a segment whose chunks do not lie in its object one behind the other, each with room for its calls.
+
+    Args:
+        segment: As decoded.
+        n_bytes: How large its object is.
+
+    Raises:
+        WireError: They overlap, lie outside, or hold more calls than they have bytes for.
+    """
+    end, next_call = 0, 0
+    for cut in segment.cuts:
+        if cut.offset < end or cut.first_call < next_call or not cut.chunk_id.isdecimal():
+            raise WireError("the segment's chunks overlap")
+        end, next_call = cut.offset + cut.length, cut.first_call + cut.n_calls
+        if end > n_bytes or cut.length < CALL_COUNT.size + CALL.size * cut.n_calls:
+            raise WireError("the segment's chunks do not fit their object")
 
 
 def encode_seal(seal: Seal) -> bytes:
@@ -154,12 +192,7 @@ def decode_seal(data: bytes) -> Seal:
     Raises:
         WireError: The bytes are not a seal.
     """
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise WireError("the seal is not JSON") from error
-    if not isinstance(values, dict):
-        raise WireError("the seal is not an object")
+    values = parse_object(data, "the seal")
     seal: Seal = build(Seal, known(Seal, values), dict.fromkeys(("n_calls", "n_chunks", "n_segments"), int))
     if min(seal.n_calls, seal.n_chunks, seal.n_segments) < 0:
         raise WireError("the seal counts less than nothing")

@@ -24,6 +24,7 @@ __all__ = [
     "args_key",
     "call_key",
     "cancel_key",
+    "is_args_key",
     "job_prefix",
     "manifest_key",
     "result_key",
@@ -199,6 +200,14 @@ def cancel_key(job_id: str) -> str:
 def args_key(job_id: str, number: int) -> str:
     """Return the key of an arguments segment, numbered from 1 (the manifest's tail is 0)."""
     return f"jobs/{job_id}/args-{number:06d}"
+
+
+def is_args_key(job_id: str, key: str) -> bool:
+    """Return whether arguments of the job may lie under the key: in its manifest or in a segment."""
+    number = key.removeprefix(f"jobs/{job_id}/args-")
+    return key == manifest_key(job_id) or (
+        len(number) <= 10 and number.isascii() and number.isdecimal() and key == args_key(job_id, int(number))
+    )
 
 
 def result_prefix(job_id: str) -> str:

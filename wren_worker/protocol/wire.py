@@ -16,7 +16,6 @@ from typing import Any
 from wren_worker.errors import WireError
 from wren_worker.protocol import records
 from wren_worker.protocol.envelope import (
-    MAX_TABLE_BYTES,
     WIRE_MINOR,
     build,
     check_identifier,
@@ -24,16 +23,27 @@ from wren_worker.protocol.envelope import (
     check_range,
     check_text,
     known,
+    parse_object,
     read_limits,
     sha256_hex,
     unwrap,
     wrap,
 )
-from wren_worker.protocol.model import MAX_CALLS_PER_CHUNK, ArgsLocation, Chunk, ChunkId, JobId, ResultObject
+from wren_worker.protocol.model import (
+    MAX_CALLS_PER_CHUNK,
+    ArgsLocation,
+    Chunk,
+    ChunkId,
+    JobId,
+    ResultObject,
+    is_args_key,
+    manifest_key,
+)
 
 __all__ = [
     "INLINE_ARGS_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_RANGES_BYTES",
     "decode_chunk",
     "decode_notices",
     "decode_result",
@@ -50,6 +60,12 @@ __all__ = [
 MAX_MESSAGE_BYTES = 1_048_576
 #: SQS bills each 64 KB of payload as a request; base64 of this many bytes and a header stay within one.
 INLINE_ARGS_BYTES = 44 * 1024
+
+#: The header of a result object lists ranges: at worst one for every other call of the largest chunk.
+MAX_RANGES_BYTES = 4 * 1024 * 1024
+
+#: What an error of ours is told by may not take the place of what every error has.
+_RESERVED = frozenset({"self", "message", "args"})
 
 _CHUNK, _RESULT = b"WRNC", b"WRNR"
 _NOTICE = struct.Struct("<HI")
@@ -105,8 +121,13 @@ def decode_chunk(body: str) -> tuple[Chunk, bytes | None, bytes]:
     )
     check_number(chunk.resent, int)
     check_range(chunk.first_call, chunk.n_calls, MAX_CALLS_PER_CHUNK)
+    if chunk.resent < 0:
+        raise WireError("a chunk was sent again less than never")
     if args.offset < 0 or args.length < 0:
         raise WireError("args lie outside their object")
+    # a job's messages point nowhere but into the job
+    if chunk.manifest_key != manifest_key(chunk.job_id) or not is_args_key(chunk.job_id, args.key):
+        raise WireError("the message names objects that are not its job's")
     n_manifest = header.get("manifest_bytes", 0)
     check_number(n_manifest, int)
     if not 0 <= n_manifest <= len(payload):
@@ -135,7 +156,7 @@ def decode_result(data: bytes | memoryview) -> tuple[ResultObject, list[tuple[in
     Raises:
         WireError: The bytes are not a result object, or its calls do not add up.
     """
-    header, body = unwrap(_RESULT, data, header_limit=MAX_TABLE_BYTES)
+    header, body = unwrap(_RESULT, data, header_limit=MAX_RANGES_BYTES)
     values = known(ResultObject, header)
     check_identifier(values.get("job_id"), "job_id")
     check_identifier(values.get("chunk_id"), "chunk_id")
@@ -226,13 +247,12 @@ def parse_error_value(value: bytes) -> tuple[str, str, dict[str, Any]]:
     Raises:
         WireError: The bytes are not an error value.
     """
-    try:
-        values = json.loads(value)
-        kind, message, data = values["kind"], values["message"], values.get("data", {})
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WireError("the error outcome is malformed") from error
+    values = parse_object(value, "the error outcome")
+    kind, message, data = values.get("kind"), values.get("message"), values.get("data", {})
     if not isinstance(kind, str) or not isinstance(message, str) or not isinstance(data, dict):
         raise WireError("the error outcome is malformed")
+    if not _RESERVED.isdisjoint(data) or any(name.startswith("__") for name in data):
+        raise WireError("the error outcome's facts have names that are taken")
     return kind, message, data
 
 

@@ -17,6 +17,10 @@ from typing import Any
 __all__ = ["Job", "unpack_modules"]
 
 
+#: A client packs at most 64 MiB; source compresses to a tenth, and an instance's disk is not to be filled by a header.
+_MOST_BYTES, _MOST_FILES = 1024**3, 100_000
+
+
 def unpack_modules(archive: bytes, folder: Path) -> None:
     """Make ``folder`` hold the archive's files; a folder that is there is whole, because it is renamed into place."""
     if folder.is_dir():
@@ -25,6 +29,9 @@ def unpack_modules(archive: bytes, folder: Path) -> None:
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unpacking-"))
     with zipfile.ZipFile(io.BytesIO(archive)) as source:
         root = partial.resolve()
+        # sizes are believed: what unpacks to more than its entry says is cut there, and fails its checksum
+        if len(source.infolist()) > _MOST_FILES or sum(info.file_size for info in source.infolist()) > _MOST_BYTES:
+            raise ValueError(f"the module archive unpacks to more than {_MOST_BYTES} bytes or {_MOST_FILES} files")
         for name in source.namelist():
             if not (root / name).resolve().is_relative_to(root):
                 raise ValueError(f"the module archive names {name!r}, which lies outside it")

@@ -73,9 +73,13 @@ def run_daemon(environ: Mapping[str, str]) -> int:
         return Exit.CRASHED
 
 
+_CORES_DIGITS = 4
+
+
 def _cores(environ: Mapping[str, str]) -> int:
-    if environ.get("WREN_CORES", "").isdigit():
-        return max(1, int(environ["WREN_CORES"]))
+    told = environ.get("WREN_CORES", "")
+    if told.isascii() and told.isdecimal() and len(told) <= _CORES_DIGITS:
+        return max(1, int(told))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
