@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,11 @@ class Hypervisor:
                 }
                 for instance_id, local in self._locals.items()
             ]
+
+    def reach_aws_by(self, endpoint: str) -> None:
+        """Let instances that start from now on talk to AWS at another address."""
+        with self._lock:
+            self._site = replace(self._site, endpoint=endpoint)
 
     def interrupt(self, instance_id: str, notice_time: float) -> None:
         """Give a spot interruption notice, and take the instance away after ``notice_time`` seconds.
