@@ -10,6 +10,8 @@ import botocore.exceptions
 import pytest
 from conftest import Bench
 
+from wren_worker.chaos.faults import Refuse
+from wren_worker.chaos.http import Request
 from wren_worker.chaos.queue_faults import (
     DelayDelivery,
     Duplicate,
@@ -20,8 +22,6 @@ from wren_worker.chaos.queue_faults import (
     StaleHandles,
 )
 from wren_worker.chaos.script import Rule, Script
-from wren_worker.chaos.faults import Refuse
-from wren_worker.chaos.http import Request
 from wren_worker.chaos.subject import subject_of
 
 

@@ -115,7 +115,7 @@ def test_botocore_retries_what_was_lost(bench: Bench):
 )
 def test_refusals_have_the_codes_that_botocore_knows(bench: Bench, code, fault, s3_status, sqs_status):
     bench.refuse(code, "*")
-    for call, status in ((lambda: put(bench), s3_status), (lambda: bench.receive(), sqs_status)):
+    for call, status in ((lambda: put(bench), s3_status), (bench.receive, sqs_status)):
         with pytest.raises(botocore.exceptions.ClientError) as caught:
             call()
         assert (error_code(caught.value), http_status(caught.value)) == (code, status)

@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 
 import wren_worker
+from wren_worker.chaos.checker import Budget, Violation, check
+from wren_worker.chaos.proxy import FaultProxy
 from wren_worker.config import Settings
 from wren_worker.fleet.launch import launch
 from wren_worker.fleet.setup import setup
@@ -27,17 +29,22 @@ CHECKOUT = Path(wren_worker.__file__).parent.parent
 
 
 class World:
-    """One fleet of its own in a sandbox that tests of a process share."""
+    """One fleet of its own in a sandbox that tests of a process share, behind a proxy that records every request."""
 
     def __init__(self, info: control.SandboxInfo, fleet: str, folder: Path) -> None:
         self.info = info
         self.fleet = fleet
         self.folder = folder
-        self.operator = Operator(Settings(fleet=fleet), exports=info.exports)
+        self.proxy = FaultProxy(info.endpoint)
+        control.put_in_front(info, self.proxy.endpoint)
+        #: A test that means to break an invariant, or to spend more, says so here.
+        self.budget: Budget | None = None
+        exports = {**info.exports, "AWS_ENDPOINT_URL": self.proxy.endpoint}
+        self.operator = Operator(Settings(fleet=fleet), exports=exports)
         for _ in setup(self.operator.provisioner, self.operator.names, pythons=(self.operator.python,)):
             pass
         #: What a user's shell would have after `eval "$(wren-standalone sandbox up)"`.
-        self.exports = {**info.exports, "WREN_FLEET": fleet}
+        self.exports = {**exports, "WREN_FLEET": fleet}
 
     # --- instances ----------------------------------------------------------------------------------------------------
 
@@ -149,9 +156,18 @@ class World:
         return "\n".join(logs)
 
     def close(self) -> None:
-        alive = [info.instance_id for info in self.operator.machines.instances(self.fleet)]
-        self.operator.machines.terminate(alive)
-        self.until(lambda: not self.processes(), timeout=20.0)
+        try:
+            self.proxy.script.clear()
+            alive = [info.instance_id for info in self.operator.machines.instances(self.fleet)]
+            self.operator.machines.terminate(alive)
+            self.until(lambda: not self.processes(), timeout=20.0)
+        finally:
+            control.put_in_front(self.info, "")
+            self.proxy.close()
+
+    def violations(self) -> list[Violation]:
+        """Return what the requests of this test's whole life show that must never be."""
+        return check(self.proxy.record, budget=self.budget)
 
 
 def gone(processes: Sequence[psutil.Process]) -> bool:

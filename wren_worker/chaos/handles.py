@@ -1,6 +1,7 @@
 """Receipt handles as the callers know them: second ones for messages delivered twice, and which are stale.
 
-Source: SQS DeleteMessage, read 2026-11: "the request succeeds, but the message might not be deleted" with an old handle.
+Source: SQS DeleteMessage, read 2026-11: with an old handle "the request succeeds, but the message might not
+be deleted".
 """
 
 from __future__ import annotations

@@ -39,9 +39,10 @@ def observe_request(entry: Entry, subject: Subject) -> None:
         entry.lease_time = float(subject.content.get("VisibilityTimeout", 30))
     elif subject.operation.endswith("Batch"):
         entry.n_entries = len(subject.content.get("Entries", ()))
-    if subject.operation in _CHANGES:
+    if subject.operation in _HANDLED:
         entries = subject.content.get("Entries") or [subject.content]
-        entry.lease_time = float(entries[0].get("VisibilityTimeout", 0)) if entries else 0.0
+        entry.asked = tuple(one.get("ReceiptHandle", "") for one in entries)
+        entry.lease_time = float(entries[0].get("VisibilityTimeout", 0))
 
 
 def observe_answer(entry: Entry, subject: Subject, response: Response) -> None:

@@ -34,8 +34,8 @@ class Entry:
 
     ``began`` and ``applied`` are places in the one order of all events, ``applied`` 0 when AWS never got the request;
     ``status`` is AWS's own answer (0: none), ``told`` what the caller was told (0: nothing whole). Times are seconds
-    of the monotonic clock. ``handles`` are the receipt handles that it names and AWS accepted, ``result`` the head of
-    the result object that it writes.
+    of the monotonic clock. ``asked`` are the receipt handles that it names, ``handles`` those that AWS accepted,
+    ``result`` is the head of the result object that it writes.
     """
 
     began: int
@@ -54,6 +54,7 @@ class Entry:
     told_bytes: int = 0
     n_entries: int = 1
     lease_time: float = 0.0
+    asked: tuple[str, ...] = ()
     handles: tuple[str, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     conditional: bool = False

@@ -46,7 +46,7 @@ class Subject:
 
     @property
     def service(self) -> str:
-        """Return "sqs", "s3", …"""
+        """Return the service: "sqs", "s3", "logs"."""
         return self.operation.partition(".")[0]
 
 
