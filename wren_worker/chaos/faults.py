@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 
-from wren_worker.chaos.exchange import Exchange
-from wren_worker.chaos.http import Response
+from wren_worker.chaos.exchange import Exchange, Fault
+from wren_worker.chaos.http import Cut, Response
 from wren_worker.chaos.refusals import refusal
 
-__all__ = ["BlackHole", "Delay", "Drop", "HalfOpen", "Refuse", "SkewDate", "SlowBody", "Truncate"]
+__all__ = ["BlackHole", "Delay", "Drop", "HalfOpen", "Meanwhile", "Named", "Refuse", "SkewDate", "SlowBody", "Truncate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,3 +172,45 @@ class SkewDate:
         response = await exchange.apply()
         response.headers["date"] = formatdate(time.time() + self.seconds, usegmt=True)
         await exchange.answer(response)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meanwhile:
+    """Do something to the caller, named by its instance id, at the moment of its request; then go on if it lives.
+
+    Args:
+        what: What it is called in the record.
+        act: Called in a thread of its own; the request waits for it.
+        applied: Whether AWS has done it by then.
+    """
+
+    what: str
+    act: Callable[[str], object]
+    applied: bool = True
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+        return self.what
+
+    async def run(self, exchange: Exchange) -> None:
+        """Do it."""
+        response = await exchange.apply() if self.applied else None
+        await asyncio.get_running_loop().run_in_executor(None, self.act, exchange.subject.caller)
+        if response is None:
+            if exchange.gone.is_set():
+                raise Cut("the caller died before its request was done")
+            response = await exchange.apply()
+        await exchange.answer(response)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A fault under another name: one of the many requests that one larger misfortune hits."""
+
+    fault: Fault
+    name: str
+
+    async def run(self, exchange: Exchange) -> None:
+        """Do it."""
+        await self.fault.run(exchange)

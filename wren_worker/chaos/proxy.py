@@ -68,7 +68,7 @@ class FaultProxy:
         self._thread.start()
         self._started.wait()
         assert self._server is not None  # noqa: S101 - set before the event
-        self.endpoint = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.endpoint: str = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def barrier(
         self, operation: str, key: str = "*", *, caller: str = "*", nth: int = 1, after: bool = False

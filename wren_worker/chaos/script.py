@@ -74,13 +74,13 @@ class Script:
         for rule in rules:
             self.add(rule)
 
-    def add(self, rule: Rule) -> None:
-        """Put a rule in force, after those that are."""
+    def add(self, rule: Rule, *, first: bool = False) -> None:
+        """Put a rule in force, after those that are, or before them."""
         with self._lock:
             self._n_rules += 1
             # an int, and not a tuple's hash, which differs from process to process
             draw = random.Random(self._seed * 1_000_003 + self._n_rules)  # noqa: S311
-            self._active.append(_Active(rule, draw))
+            self._active.insert(0 if first else len(self._active), _Active(rule, draw))
 
     def remove(self, rule: Rule) -> None:
         """Take a rule out of force."""
