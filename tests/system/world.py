@@ -17,6 +17,7 @@ import psutil
 
 import wren_worker
 from wren_worker.chaos.checker import Budget, Violation, check
+from wren_worker.chaos.place import Place
 from wren_worker.chaos.proxy import FaultProxy
 from wren_worker.config import Settings
 from wren_worker.fleet.launch import launch
@@ -37,6 +38,8 @@ class World:
         self.folder = folder
         self.proxy = FaultProxy(info.endpoint)
         control.put_in_front(info, self.proxy.endpoint)
+        #: What breaks things on purpose and notes that it did.
+        self.place = Place(info, self.proxy)
         #: A test that means to break an invariant, or to spend more, says so here.
         self.budget: Budget | None = None
         exports = {**info.exports, "AWS_ENDPOINT_URL": self.proxy.endpoint}
@@ -87,7 +90,7 @@ class World:
         found = []
         for process in psutil.process_iter():
             try:
-                ours = process.environ().get("WREN_SANDBOX_INSTANCE") in wanted
+                ours = process.environ().get("IN_WREN_SANDBOX_INSTANCE") in wanted
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
@@ -158,6 +161,7 @@ class World:
     def close(self) -> None:
         try:
             self.proxy.script.clear()
+            self.place.settle()
             alive = [info.instance_id for info in self.operator.machines.instances(self.fleet)]
             self.operator.machines.terminate(alive)
             self.until(lambda: not self.processes(), timeout=20.0)
@@ -167,7 +171,7 @@ class World:
 
     def violations(self) -> list[Violation]:
         """Return what the requests of this test's whole life show that must never be."""
-        return check(self.proxy.record, budget=self.budget)
+        return check(self.proxy.record, budget=self.budget) + self.place.violations
 
 
 def gone(processes: Sequence[psutil.Process]) -> bool:

@@ -14,6 +14,9 @@ from wren_worker.chaos.refusals import refusal
 
 __all__ = ["BlackHole", "Delay", "Drop", "HalfOpen", "Meanwhile", "Named", "Refuse", "SkewDate", "SlowBody", "Truncate"]
 
+#: Until the loop has heard that a process was killed just now.
+_GONE_TIME = 0.05
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
@@ -198,7 +201,7 @@ class Meanwhile:
         response = await exchange.apply() if self.applied else None
         await asyncio.get_running_loop().run_in_executor(None, self.act, exchange.subject.caller)
         if response is None:
-            if exchange.gone.is_set():
+            if not await exchange.wait(_GONE_TIME):
                 raise Cut("the caller died before its request was done")
             response = await exchange.apply()
         await exchange.answer(response)

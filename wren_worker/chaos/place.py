@@ -47,7 +47,7 @@ class Place:
     def pids(self, instance_id: str, kind: str) -> list[int]:
         """Return the processes of an instance of a kind: "daemon", "supervisord", "slot" (keepers and children)."""
         wanted = _KINDS[kind]
-        found = processes.marked(f"WREN_SANDBOX_INSTANCE={instance_id}")
+        found = processes.marked(f"IN_WREN_SANDBOX_INSTANCE={instance_id}")
         return sorted(pid for pid in found if wanted in processes.command_line(pid))
 
     def keepers(self, instance_id: str) -> list[int]:

@@ -85,7 +85,7 @@ def selftest(*, seconds: float, seed: int = 0, chaos: bool, tell: Tell) -> Repor
         found = check(stage.proxy.record, budget=Budget(base=1000))
         report.duplicated = sum(one.invariant in ("written once", "resolved once") for one in found)
         report.violations += found + stage.place.violations
-        left = processes.marked(f"WREN_SANDBOX={stage.sandbox.info.directory}")
+        left = processes.marked(f"IN_WREN_SANDBOX={stage.sandbox.info.directory}")
         alive = len(stage.place.instances())
         report.orphan_instances = alive
         # what runs on an instance that is there still is no orphan, and neither is the instance then

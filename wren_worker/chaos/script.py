@@ -17,6 +17,9 @@ from wren_worker.chaos.subject import Subject
 
 __all__ = ["Barrier", "Rule", "Script"]
 
+#: Until the loop has heard that a process was killed just now.
+_GONE_TIME = 0.05
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
@@ -147,6 +150,7 @@ class Barrier:
         while not self._go.is_set():
             await asyncio.sleep(0.01)
         if response is None:
+            await asyncio.sleep(_GONE_TIME)
             if exchange.gone.is_set():
                 raise Cut("the caller died at the barrier")
             response = await exchange.apply()

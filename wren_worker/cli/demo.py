@@ -176,6 +176,6 @@ def _summary(story: _Story, counts: dict[str, int], info: control.SandboxInfo) -
     story.chapter("What it took")
     top = collections.Counter(counts).most_common(8)
     click.echo(f"  {sum(counts.values())} AWS requests: " + ", ".join(f"{n} {name}" for name, n in top) + ", …")
-    left = processes.marked(f"WREN_SANDBOX={info.directory}")
+    left = processes.marked(f"IN_WREN_SANDBOX={info.directory}")
     story.check("nothing is left running", holds=not left)
     click.echo(f"  {time.monotonic() - story.started:.1f} seconds")

@@ -295,7 +295,7 @@ def _await_ready(directory: Path, process: subprocess.Popen[bytes]) -> state.Sta
 
 def _clear(directory: Path) -> None:
     """End what a sandbox that was killed may have left."""
-    left = processes.end_marked(f"WREN_SANDBOX={directory}")
+    left = processes.end_marked(f"IN_WREN_SANDBOX={directory}")
     if left:
         raise FleetError(f"Processes {left} of the sandbox in {directory} would not end.", pids=left)
 

@@ -51,7 +51,7 @@ class Site:
     @property
     def marker(self) -> str:
         """Return what every process of the sandbox's instances has in its environment."""
-        return f"WREN_SANDBOX={self.folder}"
+        return f"IN_WREN_SANDBOX={self.folder}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -221,7 +221,7 @@ class Hypervisor:
         was_told = instance.state != "running"
         instance.wren_machine_runs = False
         if code not in (POWERED_OFF, CUT):  # the machine itself was killed: what it held is orphaned
-            processes.end_marked(f"WREN_SANDBOX_INSTANCE={instance.id}")
+            processes.end_marked(f"IN_WREN_SANDBOX_INSTANCE={instance.id}")
         self._forget(local)
         if local.verdict is not None:
             self._cloud.end(instance, code=local.verdict[0], reason=local.verdict[1])
@@ -319,8 +319,9 @@ class Hypervisor:
             "WREN_WORK_DIR": str(folder / "work"),
             "WREN_CORES": str(cores),
             "WREN_BOOT_ID": f"{instance_id}-{time.time_ns()}",
-            "WREN_SANDBOX": str(place.folder),
-            "WREN_SANDBOX_INSTANCE": instance_id,
+            # not WREN_…, which a daemon keeps from its slots: what calls start must be found, too
+            "IN_WREN_SANDBOX": str(place.folder),
+            "IN_WREN_SANDBOX_INSTANCE": instance_id,
             "AWS_ENDPOINT_URL": place.endpoint,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds_endpoint,
         }
