@@ -179,7 +179,7 @@ def _orphaned(draw: random.Random, salt: int, executor: Executor) -> _Made | Non
     assert user.stdout is not None  # noqa: S101 - asked for above
     with user.stdout:
         job_id = user.stdout.readline().strip()
-        time.sleep(draw.uniform(0.0, 1.0))
+        time.sleep(draw.uniform(0.0, 2.0))
         user.kill()
         user.wait()
     if not job_id:
