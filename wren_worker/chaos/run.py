@@ -132,7 +132,7 @@ def _storm(stage: _Stage, report: Report, tell: Tell) -> None:
         types=("c5.large",),
         count=3,
         spot=True,
-        idle_timeout=20.0,
+        idle_timeout=10.0,
         lease_time=3.0,
         stale_timeout=_STALE_TIME,
         deadman_interval=_DEADMAN_INTERVAL,
