@@ -10,6 +10,7 @@ import itertools
 import threading
 import time
 import traceback
+import weakref
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -33,8 +34,13 @@ class _Protocol(asyncio.StreamReaderProtocol):
 
     def __init__(self, proxy: FaultProxy, loop: asyncio.AbstractEventLoop) -> None:
         self.gone = asyncio.Event()
+        self._open = proxy._open
         reader = asyncio.StreamReader(limit=_LIMIT_BYTES, loop=loop)
         super().__init__(reader, lambda r, w: proxy._serve(r, w, self.gone), loop=loop)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._open.add(transport)
+        super().connection_made(transport)
 
     def eof_received(self) -> bool:
         self.gone.set()
@@ -60,6 +66,7 @@ class FaultProxy:
         self.record = Record()
         self._handles = Handles()
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._open: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
         self._connections = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
@@ -107,14 +114,18 @@ class FaultProxy:
         finally:
             self._server.close()
             watch.cancel()
-            tasks = asyncio.all_tasks(loop)
+            loop.run_until_complete(self._end())
+            loop.close()
+
+    async def _end(self) -> None:
+        # who connected at the very last is served for a moment yet
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in tasks:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            for _, writer in self._idle:
-                writer.transport.abort()
-            loop.run_until_complete(asyncio.sleep(0))
-            loop.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for transport in list(self._open):
+            transport.abort()  # type: ignore[attr-defined]  # of a socket
+        await asyncio.sleep(0)
 
     async def _watch_stalls(self) -> None:
         """Note when this machine stood still: nobody can be blamed for a beat that was due then."""
@@ -221,6 +232,8 @@ class FaultProxy:
             writer.close()
         place = urlsplit(self.target)
         try:
-            return await asyncio.open_connection(place.hostname, place.port, limit=_LIMIT_BYTES)
+            made = await asyncio.open_connection(place.hostname, place.port, limit=_LIMIT_BYTES)
         except OSError as error:
             raise Cut(f"the sandbox is not there: {error}") from error
+        self._open.add(made[1].transport)
+        return made
