@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from wren_worker.chaos.leases import lapses
 from wren_worker.chaos.record import Delivery, Entry, Record
+from wren_worker.chaos.subject import CLIENT
 from wren_worker.chaos.violations import Violation
 
 __all__ = ["Budget", "Coverage", "Violation", "check"]
@@ -27,7 +28,8 @@ class Budget:
     base: int = 200
     per_delivery: float = 8.0
     per_call: float = 4.0
-    per_caller_second: float = 6.0
+    per_instance_second: float = 6.0
+    per_client_second: float = 6.0
     per_fault: float = 10.0
     per_mebibyte: float = 4.0
 
@@ -39,7 +41,10 @@ class Budget:
             self.base
             + self.per_delivery * sum(len(entry.deliveries) for entry in entries)
             + self.per_call * sum(chunks.values())
-            + self.per_caller_second * sum(_seconds_by_caller(entries).values())
+            + sum(
+                seconds * (self.per_client_second if caller == CLIENT else self.per_instance_second)
+                for caller, seconds in _seconds_by_caller(entries).items()
+            )
             + self.per_fault * (sum(record.injected().values()) + len(record.notes))
             + self.per_mebibyte * sum(entry.sent_bytes + entry.told_bytes for entry in entries) / 2**20
         )
