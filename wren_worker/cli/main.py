@@ -41,6 +41,7 @@ _COMMANDS = {
     "doctor": "doctor",
     "logs": "logs",
     "bench": "bench",
+    "image": "image",
     "selftest": "selftest",
 }
 

@@ -12,7 +12,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from wren_worker.protocol.frames import MAX_ORDER_BYTES, FrameReader, Kind, pack_frame
 from wren_worker.protocol.page import PAGE_BYTES, Page
@@ -21,6 +21,20 @@ from wren_worker.protocol.records import STDERR, STDOUT
 __all__ = ["Link"]
 
 _READ_BYTES = 1 << 18
+
+
+def _page_file(folder: Path) -> IO[bytes]:
+    """Return the file of a shared page, of memory where there is such a thing.
+
+    A page of a file that has no room on a full disk ends whoever writes to it, the daemon first, by SIGBUS.
+    """
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("wren-page", os.MFD_CLOEXEC), "w+b")
+    else:
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by handed_over
+    file.write(bytes(PAGE_BYTES))
+    file.flush()
+    return file
 
 
 class Link:
@@ -55,8 +69,7 @@ class Link:
         out_read, self._out_write = os.pipe()
         err_read, self._err_write = os.pipe()
         self._pipes = {out_read: STDOUT, err_read: STDERR}
-        self._page_file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by handed_over
-        self._page_file.truncate(PAGE_BYTES)
+        self._page_file = _page_file(folder)
         self.page = Page(self._page_file.fileno())
         self.page.clear()
         self._open = True

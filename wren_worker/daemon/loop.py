@@ -9,11 +9,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wren_worker.clock import Clock
-from wren_worker.daemon.events import Arrived, Fetched, Inbox, LeaseLost, PollEnded, Rejected, Removed, State, Stored
+from wren_worker.daemon.events import (
+    Arrived,
+    Fetched,
+    Inbox,
+    LeaseLost,
+    LeaveAsked,
+    PollEnded,
+    Rejected,
+    Removed,
+    State,
+    Stored,
+)
 from wren_worker.daemon.exits import Exit
 from wren_worker.daemon.needs import Needs
 from wren_worker.daemon.receiver import Receiver
 from wren_worker.daemon.retire import Retirement, Verdict
+from wren_worker.daemon.room import Room
 from wren_worker.daemon.signals import StopSignals
 from wren_worker.daemon.slot import Slot
 from wren_worker.daemon.vitals import Vitals
@@ -51,6 +63,7 @@ class Daemon:
         receiver: Polls when ordered.
         workload: What is held.
         needs: Gets what slots ask for.
+        room: Whether the disk takes more work.
         vitals: Signs of life.
         retirement: The bounds of the instance's life.
         stop: Counts SIGTERMs.
@@ -68,6 +81,7 @@ class Daemon:
         receiver: Receiver,
         workload: Workload,
         needs: Needs,
+        room: Room,
         vitals: Vitals,
         retirement: Retirement,
         stop: StopSignals,
@@ -81,6 +95,7 @@ class Daemon:
         self._receiver = receiver
         self._workload = workload
         self._needs = needs
+        self._room = room
         self._vitals = vitals
         self._retirement = retirement
         self._stop = stop
@@ -153,13 +168,17 @@ class Daemon:
                 self._workload.removed(item)
             elif isinstance(item, Fetched):
                 self._needs.fetched(item)
+            elif isinstance(item, LeaveAsked):
+                self._leave_asked(item)
             else:
                 self._poll_ended(item)
 
     def _arrived(self, arrived: Arrived) -> None:
         self._workload.poll_ends = 0.0  # what it brought is here, so the poll is over
         self._workload.arrive(arrived)
-        if self._state is State.DRAINING and self._leave_by is None and self._polling.last_look:
+        if not self._room.enough:
+            self._workload.release(arrived.receipt_handle)  # it was polled for while there was room
+        elif self._state is State.DRAINING and self._leave_by is None and self._polling.last_look:
             self._enter(State.RUNNING)  # somebody sent work at the last moment
         elif self._state is not State.RUNNING:
             self._workload.release(arrived.receipt_handle)
@@ -193,6 +212,16 @@ class Daemon:
             self._leave_by = self._clock.monotonic() + _STOP_TIME
             self._workload.begin_release()
 
+    def _leave_asked(self, asked: LeaveAsked) -> None:
+        """Start nothing more, finish what runs, give the rest back; then the clock's verdict is to go."""
+        now = self._clock.monotonic()
+        if self._state is State.OFF or self._leave_by is not None:
+            return
+        self._log.event("leave_asked", why=asked.why, deadline_in=asked.deadline and round(asked.deadline - now, 1))
+        self._retirement = self._retirement.asked_to_leave(now=now, deadline=asked.deadline, why=asked.why)
+        self._enter(State.DRAINING)
+        self._workload.begin_release()
+
     # --- retiring -----------------------------------------------------------------------------------------------------
 
     def _retire(self) -> None:
@@ -214,7 +243,7 @@ class Daemon:
             self._exit = Exit.STOPPED
         else:
             self._leave_by = None
-            self._go_off(now, "maximum lifetime")
+            self._go_off(now, self._retirement.why)
 
     def _judge(self, verdict: Verdict, now: float, idle_since: float | None) -> None:
         if verdict is Verdict.OFF:
@@ -224,7 +253,7 @@ class Daemon:
         elif verdict is Verdict.DRAIN:
             self._enter(State.DRAINING)
             if self._workload.empty and not self._receiver.polling:
-                self._go_off(now, "maximum lifetime")
+                self._go_off(now, self._retirement.why)
         elif verdict is Verdict.LAST_LOOK:
             self._look_last(now)
         else:
@@ -236,8 +265,8 @@ class Daemon:
         polling = self._polling
         if self._receiver.polling:
             return
-        if polling.last_look_was_empty:
-            self._go_off(now, "idle")
+        if polling.last_look_was_empty or not self._room.enough:
+            self._go_off(now, self._room.error or "idle")
             return
         self._enter(State.DRAINING)
         polling.last_look = True
@@ -247,6 +276,9 @@ class Daemon:
         self._polling.last_look_was_empty = False
         n_wanted = min(_MAX_MESSAGES, self._workload.n_wanted)
         if self._receiver.polling or not n_wanted or now < self._polling.resume or not self._workload.storing:
+            return
+        if not self._room.enough:
+            self._vitals.last_error = self._room.error
             return
         self._order_poll(n_wanted, wait_time, now)
 

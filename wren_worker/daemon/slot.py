@@ -140,7 +140,8 @@ class Slot:
         """Start the keeper; only from the main thread, since its life hangs on the thread that started it."""
         ours, theirs = socket.socketpair()
         self._control_reader = FrameReader()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("cwd", "outbox"):  # now, while the disk has room for them
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
         command = [*self._command, str(theirs.fileno()), str(os.getpid())]
         self._keeper = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], env=self._environ, cwd=self.folder, start_new_session=True

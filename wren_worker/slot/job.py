@@ -57,6 +57,10 @@ class Job:
                 sys.path.remove("")
         self._modules = b""
 
+    def fail(self, error: BaseException) -> None:
+        """Give every call this error: the job could not be set up."""
+        self._failure = error
+
     def function(self) -> Callable[..., Any]:
         """Return the function.
 
