@@ -25,3 +25,4 @@ def world(shared_sandbox: control.SandboxInfo, tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv(name, value)
     yield made
     made.close()
+    assert made.violations() == []

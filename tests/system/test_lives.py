@@ -166,7 +166,7 @@ def test_sandbox_down_leaves_no_process(world: World, tmp_path):
         (one,) = other.launch(1)
         with_everything = other.processes(one)
         assert len(with_everything) >= 4
-        marked = f"WREN_SANDBOX={sandbox.info.directory}"
+        marked = f"IN_WREN_SANDBOX={sandbox.info.directory}"
     assert gone(with_everything)
     from wren_worker.sandbox import processes
 

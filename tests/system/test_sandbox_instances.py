@@ -73,7 +73,7 @@ class Rig:
 
     @property
     def marker(self):
-        return f"WREN_SANDBOX={self.info.directory}"
+        return f"IN_WREN_SANDBOX={self.info.directory}"
 
     def launch(self, count=1, *, user_data=None, behaviour="terminate", **settings):
         if user_data is None:
@@ -106,7 +106,7 @@ class Rig:
         return await_(lambda: (found := self.describe(instance_id))["State"]["Name"] == state and found, timeout)
 
     def processes_of(self, instance_id):
-        return processes.marked(f"WREN_SANDBOX_INSTANCE={instance_id}")
+        return processes.marked(f"IN_WREN_SANDBOX_INSTANCE={instance_id}")
 
     def grandchild(self, instance_id):
         return int((self.folder(instance_id) / "run" / "grandchild").read_text())
@@ -137,7 +137,7 @@ def test_boots_from_user_data_with_its_own_identity(rig):
         assert json.loads((folder / "etc/wren/instance.json").read_text()) == {"fleet": "x"}
         assert environment["WREN_INSTANCE_CONFIG"] == str(folder / "etc/wren/instance.json")
         assert environment["AWS_ENDPOINT_URL"] == rig.info.endpoint
-        assert environment["WREN_SANDBOX_INSTANCE"] == instance_id
+        assert environment["IN_WREN_SANDBOX_INSTANCE"] == instance_id
         assert int(environment["WREN_CORES"]) >= 1
         assert not {"AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_PROFILE"} & set(environment)
         code = (

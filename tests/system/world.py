@@ -16,6 +16,9 @@ from typing import Any
 import psutil
 
 import wren_worker
+from wren_worker.chaos.checker import Budget, Violation, check
+from wren_worker.chaos.place import Place
+from wren_worker.chaos.proxy import FaultProxy
 from wren_worker.config import Settings
 from wren_worker.fleet.launch import launch
 from wren_worker.fleet.setup import setup
@@ -27,17 +30,24 @@ CHECKOUT = Path(wren_worker.__file__).parent.parent
 
 
 class World:
-    """One fleet of its own in a sandbox that tests of a process share."""
+    """One fleet of its own in a sandbox that tests of a process share, behind a proxy that records every request."""
 
     def __init__(self, info: control.SandboxInfo, fleet: str, folder: Path) -> None:
         self.info = info
         self.fleet = fleet
         self.folder = folder
-        self.operator = Operator(Settings(fleet=fleet), exports=info.exports)
+        self.proxy = FaultProxy(info.endpoint)
+        control.put_in_front(info, self.proxy.endpoint)
+        #: What breaks things on purpose and notes that it did.
+        self.place = Place(info, self.proxy)
+        # tests look at the roster many times a second
+        self.budget = Budget(per_client_second=60.0)
+        exports = {**info.exports, "AWS_ENDPOINT_URL": self.proxy.endpoint}
+        self.operator = Operator(Settings(fleet=fleet), exports=exports)
         for _ in setup(self.operator.provisioner, self.operator.names, pythons=(self.operator.python,)):
             pass
         #: What a user's shell would have after `eval "$(wren-standalone sandbox up)"`.
-        self.exports = {**info.exports, "WREN_FLEET": fleet}
+        self.exports = {**exports, "WREN_FLEET": fleet}
 
     # --- instances ----------------------------------------------------------------------------------------------------
 
@@ -80,7 +90,7 @@ class World:
         found = []
         for process in psutil.process_iter():
             try:
-                ours = process.environ().get("WREN_SANDBOX_INSTANCE") in wanted
+                ours = process.environ().get("IN_WREN_SANDBOX_INSTANCE") in wanted
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
@@ -149,9 +159,19 @@ class World:
         return "\n".join(logs)
 
     def close(self) -> None:
-        alive = [info.instance_id for info in self.operator.machines.instances(self.fleet)]
-        self.operator.machines.terminate(alive)
-        self.until(lambda: not self.processes(), timeout=20.0)
+        try:
+            self.proxy.script.clear()
+            self.place.settle()
+            alive = [info.instance_id for info in self.operator.machines.instances(self.fleet)]
+            self.operator.machines.terminate(alive)
+            self.until(lambda: not self.processes(), timeout=20.0)
+        finally:
+            control.put_in_front(self.info, "")
+            self.proxy.close()
+
+    def violations(self) -> list[Violation]:
+        """Return what the requests of this test's whole life show that must never be."""
+        return check(self.proxy.record, budget=self.budget) + self.place.violations
 
 
 def gone(processes: Sequence[psutil.Process]) -> bool:

@@ -137,6 +137,13 @@ def test_a_missing_queue_says_what_to_run(aws, sqs):
     assert caught.value.gone
 
 
+def test_a_throttled_question_for_the_address_is_asked_again(aws, sqs, clock):
+    for _ in range(2):
+        sqs.add_client_error("get_queue_url", "RequestThrottled", "slow", 403)
+    sqs.add_response("get_queue_url", {"QueueUrl": URL}, {"QueueName": "q"})
+    assert SqsTaskQueue(aws, "q", clock=clock).url == URL
+
+
 @pytest.mark.parametrize(
     ("wait_time", "lease_time", "expected"),
     [(20, 90, (20, 90)), (0, 0.2, (0, 1)), (0.3, 1.2, (1, 2)), (7.9, 90, (7, 90)), (99, 99_999, (20, 43_200))],

@@ -75,8 +75,8 @@ def test_state_of_another_process_is_stale(tmp_path):
 def test_finds_trees_and_markers_and_ends_them(tmp_path):
     sleeping = "import time; time.sleep(60)"
     script = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{sleeping}']); {sleeping}"
-    marker = f"WREN_SANDBOX={tmp_path}"
-    child = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "WREN_SANDBOX": str(tmp_path)})
+    marker = f"IN_WREN_SANDBOX={tmp_path}"
+    child = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "IN_WREN_SANDBOX": str(tmp_path)})
     try:
         deadline = time.monotonic() + 20
         while len(processes.marked(marker)) < 2 and time.monotonic() < deadline:

@@ -29,6 +29,7 @@ REPLY_RETENTION_TIME = 86_400
 _YOUNG_TIME = 3.0
 _YOUNG_PAUSE_TIME = 0.25
 _SEND_TIMEOUT = 60.0
+_URL_TIMEOUT = 20.0
 _NOTICE_TIMEOUT = 20.0
 _DELETE_TIMEOUT = 10.0
 
@@ -71,16 +72,23 @@ class SqsTaskQueue:
             QueueError: ``gone`` is true when there is no such queue.
         """
         if self._url is None:
+            self._url = self._ask_url()
+        return self._url
+
+    def _ask_url(self) -> str:
+        tries = Backoff(self._clock, timeout=_URL_TIMEOUT)
+        while True:
             try:
-                self._url = self._aws.sqs().get_queue_url(QueueName=self._name)["QueueUrl"]
+                return self._aws.sqs().get_queue_url(QueueName=self._name)["QueueUrl"]
             except Exception as error:
                 if not is_aws_error(error):
                     raise
                 failure = queue_error(error, queue=self._name)
                 if failure.__dict__["gone"]:
                     failure.message = f"There is no queue '{self._name}'. Run `wren-standalone setup` for this fleet."
-                raise failure from error
-        return self._url
+                # the first request of a job is no better a moment to give up than any later one
+                if not failure.__dict__["transient"] or not tries.wait():
+                    raise failure from error
 
     def send(self, messages: Sequence[OutgoingMessage]) -> None:
         """Send every message.

@@ -7,12 +7,12 @@ import json
 import os
 import runpy
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from wren_worker.chaos.surroundings import clean_environment
 from wren_worker.cli import main as cli
 from wren_worker.config import shared_file
 from wren_worker.errors import FleetError
@@ -58,7 +58,7 @@ class _Story:
 def demo() -> None:
     """Show the whole story on this machine: sandbox, launch, jobs, logs, idle termination, nothing left running."""
     story = _Story()
-    with _clean_environment(), control.private() as sandbox:
+    with clean_environment(), control.private() as sandbox:
         os.environ.update(sandbox.info.exports)
         story.chapter("AWS on this machine")
         click.echo(f"  SQS, S3, EC2, IAM and CloudWatch Logs answer at {sandbox.info.endpoint}")
@@ -75,20 +75,6 @@ def demo() -> None:
     _summary(story, counts, sandbox.info)
     if story.untrue:
         raise FleetError("The demo did not show what it should: " + "; ".join(story.untrue))
-
-
-@contextmanager
-def _clean_environment() -> Iterator[None]:
-    """Keep the user's own AWS and fleet settings out of the demo, and the demo's out of what comes after."""
-    kept = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(("AWS_", "WREN_"))]:
-        del os.environ[name]
-    os.environ["WREN_CONFIG"] = os.devnull
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)
 
 
 def _executor() -> Any:
@@ -190,6 +176,6 @@ def _summary(story: _Story, counts: dict[str, int], info: control.SandboxInfo) -
     story.chapter("What it took")
     top = collections.Counter(counts).most_common(8)
     click.echo(f"  {sum(counts.values())} AWS requests: " + ", ".join(f"{n} {name}" for name, n in top) + ", …")
-    left = processes.marked(f"WREN_SANDBOX={info.directory}")
+    left = processes.marked(f"IN_WREN_SANDBOX={info.directory}")
     story.check("nothing is left running", holds=not left)
     click.echo(f"  {time.monotonic() - story.started:.1f} seconds")

@@ -43,6 +43,7 @@ _COMMANDS = {
     "cancel": "cancel",
     "bench": "bench",
     "image": "image",
+    "selftest": "selftest",
 }
 
 

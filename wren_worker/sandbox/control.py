@@ -36,6 +36,7 @@ __all__ = [
     "down",
     "interrupt",
     "private",
+    "put_in_front",
     "request_counts",
     "set_capacity",
     "status",
@@ -161,6 +162,11 @@ def billed_units(info: SandboxInfo) -> dict[str, int]:
 def set_capacity(info: SandboxInfo, limits: Mapping[str, int | None]) -> None:
     """Let only so many more instances of a type start; None takes the limit away."""
     _ask(info, "POST", "capacity", dict(limits))
+
+
+def put_in_front(info: SandboxInfo, endpoint: str) -> None:
+    """Let instances that start from now on reach AWS at another address, such as a proxy's; "" is the sandbox's own."""
+    _ask(info, "POST", "front", {"endpoint": endpoint})
 
 
 def interrupt(info: SandboxInfo, instance_id: str, *, notice_time: float = 120.0) -> None:
@@ -289,7 +295,7 @@ def _await_ready(directory: Path, process: subprocess.Popen[bytes]) -> state.Sta
 
 def _clear(directory: Path) -> None:
     """End what a sandbox that was killed may have left."""
-    left = processes.end_marked(f"WREN_SANDBOX={directory}")
+    left = processes.end_marked(f"IN_WREN_SANDBOX={directory}")
     if left:
         raise FleetError(f"Processes {left} of the sandbox in {directory} would not end.", pids=left)
 

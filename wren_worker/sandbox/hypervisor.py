@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Site:
     @property
     def marker(self) -> str:
         """Return what every process of the sandbox's instances has in its environment."""
-        return f"WREN_SANDBOX={self.folder}"
+        return f"IN_WREN_SANDBOX={self.folder}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,6 +118,11 @@ class Hypervisor:
                 }
                 for instance_id, local in self._locals.items()
             ]
+
+    def reach_aws_by(self, endpoint: str) -> None:
+        """Let instances that start from now on talk to AWS at another address."""
+        with self._lock:
+            self._site = replace(self._site, endpoint=endpoint)
 
     def interrupt(self, instance_id: str, notice_time: float) -> None:
         """Give a spot interruption notice, and take the instance away after ``notice_time`` seconds.
@@ -216,7 +221,7 @@ class Hypervisor:
         was_told = instance.state != "running"
         instance.wren_machine_runs = False
         if code not in (POWERED_OFF, CUT):  # the machine itself was killed: what it held is orphaned
-            processes.end_marked(f"WREN_SANDBOX_INSTANCE={instance.id}")
+            processes.end_marked(f"IN_WREN_SANDBOX_INSTANCE={instance.id}")
         self._forget(local)
         if local.verdict is not None:
             self._cloud.end(instance, code=local.verdict[0], reason=local.verdict[1])
@@ -314,8 +319,9 @@ class Hypervisor:
             "WREN_WORK_DIR": str(folder / "work"),
             "WREN_CORES": str(cores),
             "WREN_BOOT_ID": f"{instance_id}-{time.time_ns()}",
-            "WREN_SANDBOX": str(place.folder),
-            "WREN_SANDBOX_INSTANCE": instance_id,
+            # not WREN_…, which a daemon keeps from its slots: what calls start must be found, too
+            "IN_WREN_SANDBOX": str(place.folder),
+            "IN_WREN_SANDBOX_INSTANCE": instance_id,
             "AWS_ENDPOINT_URL": place.endpoint,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds_endpoint,
         }

@@ -97,6 +97,9 @@ class Sandbox:
                 for instance_type, count in body.items():
                     self.capacity.limit(instance_type, count if count is None else int(count))
                 return self.capacity.limits()
+            case ("POST", "front"):
+                self.hypervisor.reach_aws_by(str(body["endpoint"]) or self.endpoint)
+                return {}
             case ("POST", "interrupt", instance_id):
                 self.hypervisor.interrupt(instance_id, float(body.get("notice_time", 120.0)))
                 return {}
