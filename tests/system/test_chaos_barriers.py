@@ -197,4 +197,4 @@ def test_a_client_is_killed(world: World, stage, after):
             wren.attach(job_id, backend="sqs", progress=False)
         futures = wren.attach(job_id, backend="sqs", progress=False, partial=True)
         assert stage != "collect"
-    assert wren.get_all_results(futures, timeout=60) == [3 * x for x in range(len(futures))]
+    assert wren.get_all_results(futures, timeout=60) == [3 * future.call_index for future in futures]

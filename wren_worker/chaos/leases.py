@@ -63,7 +63,9 @@ def _given_up(before: _Held, after: _Held, requests: list[Entry], first_use: dic
 
 def _excused(before: _Held, after: _Held, requests: list[Entry], record: Record) -> bool:
     start, end, caller = before.entry.began, after.entry.applied, before.entry.caller
-    if any(start <= note.place <= end and (note.whom == caller or note.kind == "stall") for note in record.notes):
+    if any(
+        start <= note.place <= end and (note.whom == caller or note.kind in ("stall", "storm")) for note in record.notes
+    ):
         return True
     return any(
         entry.injected

@@ -158,7 +158,7 @@ class Monkey:
             record.note("cut off", one, f"{seconds:.1f} s")
             rule = Rule(fault=Named(fault=BlackHole(seconds=seconds), name="cut off"), caller=one)
         else:
-            record.note("stall", detail="everybody is throttled")
+            record.note("storm", detail=f"{seconds:.1f} s")
             fault = Named(fault=Refuse(code="RequestThrottled"), name="throttled with everybody")
             rule = Rule(fault=fault, operation="s[3q]*", share=0.5)
         script.add(rule, first=True)

@@ -20,6 +20,8 @@ __all__ = ["Rounds"]
 
 _THREADS = 2
 _PAUSE_TIME = 0.2
+#: For a second reader, on a machine that may have much else to do.
+_READ_TIME = 60.0
 
 
 class Rounds:
@@ -121,5 +123,5 @@ def _read_again(job_id: str) -> dict[int, str]:
         futures = attach(job_id, backend="sqs", progress=False)
     except JobIncomplete:
         futures = attach(job_id, backend="sqs", partial=True, progress=False)
-    done, _ = wait(futures, timeout=10)
+    done, _ = wait(futures, timeout=_READ_TIME)
     return {future.call_index: outcome_of(future) for future in done}

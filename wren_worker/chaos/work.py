@@ -197,7 +197,12 @@ def _orphaned(draw: random.Random, salt: int, executor: Executor) -> _Made | Non
                 return None
             time.sleep(0.5)
         else:
-            return (futures, lambda i: f"gave {i * 3 + salt!r}") if futures else None
+            return _left_behind(futures, salt)
+
+
+def _left_behind(futures: Sequence[Any], salt: int) -> _Made | None:
+    # what died in the middle of storing may leave holes: each future knows which call it is of
+    return (futures, lambda i: f"gave {futures[i].call_index * 3 + salt!r}") if futures else None
 
 
 _MAKERS: dict[str, Callable[[random.Random, int, Executor], _Made | None]] = {
