@@ -229,6 +229,12 @@ def broken_user_data(stage: Stage) -> None:
     stage.off(60)
 
 
+def cloud_init_fails(stage: Stage) -> None:
+    stage.machine.drop_in("cloud-config.service", "[Service]\nExecStart=\nExecStart=/bin/false\n", "85-fails")
+    stage.boot()
+    stage.off(60)
+
+
 def imds_down(stage: Stage) -> None:
     stage.machine.network.cut(80, verdict="reject with tcp reset")
     stage.boot()
@@ -432,6 +438,7 @@ SCENARIOS = (
     Scenario("drain tag", drain_tag, "daemon", 30, "drain"),
     Scenario("supervisord killed", supervisord_killed, "systemd", 30, "Start request repeated"),
     Scenario("supervisord killed once", supervisord_killed_once, "daemon", 40, "idle"),
+    Scenario("cloud-init fails", cloud_init_fails, "systemd", 20, "cloud-config.service"),
     Scenario("IMDS down", imds_down, "systemd", 60, "OnFailure"),
     Scenario("IMDS silent", imds_silent, "dead-man", 10 + 10 + 8, "no_heartbeat_after_boot"),
     Scenario("shutdown hangs", hung_shutdown, "daemon", 6 + 6, "idle"),
