@@ -76,7 +76,7 @@ def test_kill_9_of_the_daemon_loses_nothing_and_leaves_nothing(rig: Rig):
     rig.until(lambda: any("sleep" in p.name() for p in rig.slot_processes()) and len(rig.outcomes(job_id)) > 0)
     daemon.kill()
     daemon.wait()
-    rig.until(lambda: rig.slot_processes() == [], timeout=2.0)
+    rig.until(lambda: rig.slot_processes() == [], timeout=10.0)
     rig.start(lease_time=2.0)
     assert values(rig.collect(job_id, 100)) == {i: i for i in range(100)}
     rig.until(lambda: rig.depth() == (0, 0))
@@ -132,8 +132,8 @@ def test_a_resent_chunk_that_is_done_is_not_run(rig: Rig):
 
 def test_a_long_chunk_is_split_so_that_finished_neighbours_are_told(rig: Rig):
     rig.start()
-    job_id = rig.send(lambda x: time.sleep(6 if x == 2 else 0) or x, range(4), chunksize=4)
-    rig.collect(job_id, 3, timeout=5.5)
+    job_id = rig.send(lambda x: time.sleep(10 if x == 2 else 0) or x, range(4), chunksize=4)
+    rig.collect(job_id, 3)
     first = rig.outcomes(job_id)
     assert 2 not in first
     found = rig.collect(job_id, 4)
@@ -152,7 +152,7 @@ def test_a_call_that_kills_its_daemon_every_time_ends_alone(rig: Rig):
 
     rig.start(lease_time=1.0)
     job_id = rig.send(killer, range(5), max_deliveries=5)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(rig.outcomes(job_id)) < 5:
         assert time.monotonic() < deadline
         if rig.daemons[-1].poll() is not None:
