@@ -290,11 +290,12 @@ def test_a_job_of_another_queue_is_left_alone(world):
     assert reader.n_done == 0
 
 
-def test_a_machine_that_slept_looks_at_once_and_presumes_nothing(world):
+@pytest.mark.parametrize("finished", [0, 1])
+def test_a_machine_that_slept_looks_at_once_and_presumes_nothing(world, finished):
     job_id = send(world, 2, 1)
     reader = Reader(world, job_id)
     reader.pass_time(100)
-    for chunk in chunks_of(world, job_id)[:1]:
+    for chunk in chunks_of(world, job_id)[:finished]:
         world.run_chunk(wire.encode_chunk(chunk, None))
     slept = [False]
 
@@ -304,11 +305,11 @@ def test_a_machine_that_slept_looks_at_once_and_presumes_nothing(world):
 
     reader.collector._stopping.wait = sleep
     reader.tick()
-    assert reader.n_done == 1  # at the first tick after the nap
+    assert reader.n_done == finished  # at the first tick after the nap
     reader.pass_time(LOST_TIME / 2)
     assert reader.take() == []
     reader.pass_time(2 * LOST_TIME)
-    assert len(reader.take()) == 1
+    assert len(reader.take()) >= 2 - finished
 
 
 def test_a_lost_notice_is_found_though_another_job_is_full_of_news(world):

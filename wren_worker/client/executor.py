@@ -220,6 +220,10 @@ class Executor:
             return self._backend.cancel(job_or_futures)
         return cancel_futures([job_or_futures] if isinstance(job_or_futures, Future) else job_or_futures)
 
+    def unresolved(self) -> list[Future[Any]]:
+        """Return the futures of this executor's calls that have no outcome yet."""
+        return self._backend.unresolved()
+
     def close(self) -> None:
         """Wait until everything is sent, then end threads and the reply queue. Jobs go on, and futures stay good."""
         self._backend.close()

@@ -136,6 +136,14 @@ class Remote:
             say(left())
             raise
 
+    def unresolved(self) -> list[Future[object]]:
+        """Return the futures of its calls that have no outcome yet."""
+        found: list[Future[object]] = []
+        for job in self._session.pending():
+            with job.condition:
+                found += job.futures.values()
+        return found
+
     def interrupted(self) -> None:
         """Say what closing now waits for, after a Ctrl-C."""
         if self._session.sender.busy:
