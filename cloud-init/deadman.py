@@ -21,6 +21,8 @@ import time
 
 DEFAULTS = {"boot_timeout": 900.0, "stale_timeout": 300.0, "max_lifetime": 28800.0}
 LIFETIME_GRACE = 180.0
+#: Seconds for one request to work; an orderly shutdown takes up to 20.
+PATIENCE = 25.0
 
 
 def now():
@@ -92,27 +94,43 @@ def verdict(limits, booted, heartbeat, clock):
     return "stale_heartbeat" if clock - heartbeat > limits["stale_timeout"] else None
 
 
-def power_off(run_dir, log_dir, reason, clock):
-    """Ask for power-off, harder each time."""
+def power_off(run_dir, log_dir, reason, clock, console=None):
+    """Ask for power-off; when an earlier request had its time and was not enough, ask harder."""
     path = os.path.join(run_dir, "deadman.asked")
-    n_asked = int(read_number(path) or 0)
-    command = ["systemctl", "poweroff"] + ["--force"] * min(n_asked, 2)
+    try:
+        with open(path, encoding="ascii") as file:
+            n_asked, asked = (float(word) for word in file.read().split())
+    except (OSError, ValueError):
+        n_asked, asked = 0, -PATIENCE
+    if clock - asked < PATIENCE:
+        return
+    try:
+        write_text(path, f"{n_asked + 1:.0f} {clock:.3f}\n")
+    except OSError:
+        n_asked += 1  # no count can be kept, so there will be no next step: take it now
+    # without --no-block it may wait for the very shutdown that hangs
+    command = ["systemctl", "poweroff", "--no-block"] + ["--force"] * int(min(n_asked, 2))
     line = {"timestamp": round(time.time(), 3), "event": "deadman.power_off", "reason": reason, "command": command}
-    for step in (
-        lambda: write_text(path, str(n_asked + 1)),
-        lambda: append(os.path.join(log_dir, "deadman.log"), json.dumps({**line, "clock": round(clock, 3)})),
-    ):
-        try:
-            step()
-        except OSError:
-            pass  # a full or read-only disk must not keep the machine on
-    subprocess.run(command, check=False, timeout=60)
+    append(os.path.join(log_dir, "deadman.log"), json.dumps({**line, "clock": round(clock, 3)}))
+    if console:
+        # EC2 keeps what stands on the console, which is all there is when the disk is full
+        append(console, f"wren: deadman: {reason}, {' '.join(command)}")
+    try:
+        subprocess.run(command, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        append(os.path.join(log_dir, "deadman.log"), str(error))
 
 
 def append(path, line):
-    """Append one line."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    """Append one line; a full disk or a stuck console must not keep the machine on."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK, 0o644)
+        try:
+            os.write(descriptor, f"{line}\n".encode())
+        finally:
+            os.close(descriptor)
+    except OSError:
+        pass
 
 
 def main(environ):
@@ -138,7 +156,7 @@ def main(environ):
         booted = 0.0 if booted is None else booted
     reason = reason or verdict(limits, booted, read_number(os.path.join(run_dir, "heartbeat")), clock)
     if reason is not None:
-        power_off(run_dir, log_dir, reason, clock)
+        power_off(run_dir, log_dir, reason, clock, environ.get("WREN_CONSOLE"))
 
 
 if __name__ == "__main__":

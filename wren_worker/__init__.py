@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from wren_worker.fleet.spec import Launch
     from wren_worker.protocol.refs import Ref
     from wren_worker.version import VERSION as __version__  # noqa: N811 - the name that tools look for
-    from wren_worker.wiring.client import attach, executor
+    from wren_worker.wiring.client import attach, executor, pool
 
 __all__ = [
     "ALL_COMPLETED",
@@ -79,6 +79,7 @@ __all__ = [
     "attach",
     "executor",
     "get_all_results",
+    "pool",
     "wait",
 ]
 
@@ -96,6 +97,7 @@ _HOMES = {
     "attach": "wiring.client",
     "executor": "wiring.client",
     "get_all_results": "client.waiting",
+    "pool": "wiring.client",
     "wait": "client.waiting",
 }
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Protocol
+
+from wren_worker.errors import ConfigError
+
+__all__ = ["Clock", "SystemClock", "parse_time"]
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Clock(Protocol):
@@ -49,3 +56,15 @@ class SystemClock:
     def sleep(self, duration_time: float) -> None:
         """Wait for that many seconds."""
         time.sleep(duration_time)
+
+
+def parse_time(text: str) -> float:
+    """Return the seconds of "90", "90s", "5m", "8h" or "1.5d".
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if match is None:
+        raise ConfigError(f"'{text}' is no time. Write seconds, or a number with s, m, h or d: 90s, 5m, 8h.")
+    return float(match[1]) * _UNITS[match[2]]

@@ -125,7 +125,10 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a client may set. Times in seconds."""
+    """What a client may set. Times in seconds.
+
+    What no queue and no instance has is sent again after ``lost_time``, then twice that, and so on.
+    """
 
     backend: str = ""
     fleet: str = ""
@@ -135,6 +138,12 @@ class Settings:
     map_item_limit: int = 0
     progress: bool | None = None
     sandbox_dir: str = ""
+    lost_time: float = 180.0
+
+    def __post_init__(self) -> None:
+        """Refuse what would send everything again all the time."""
+        if self.lost_time <= 0:
+            raise ConfigError(f"lost_time = {self.lost_time:g} is no time to wait; give a number of seconds above 0.")
 
     @property
     def fleet_name(self) -> str:
@@ -147,8 +156,7 @@ class InstanceConfig:
     """What user-data tells an instance. Times in seconds.
 
     ``slots`` is "auto" (one per core) or a number; ``runtime`` is the interpreter that runs calls, "" for the
-    daemon's own. ``memory_bytes`` is what all slots may hold together, 0 for what the machine has;
-    with less than ``min_free_bytes`` of disk an instance receives nothing more.
+    daemon's own. ``memory_bytes`` is what all slots may hold together, 0 for what the machine has.
     """
 
     fleet: str
@@ -167,7 +175,6 @@ class InstanceConfig:
     publish_timeout: float = 900.0
     cancel_interval: float = 4.0
     memory_bytes: int = 0
-    min_free_bytes: int = 67_108_864
     launch_id: str = ""
     version: str = ""
 

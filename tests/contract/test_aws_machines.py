@@ -159,7 +159,8 @@ def mended(sandbox_aws):
 def tiny(mended):
     """An image whose user-data boots nothing."""
     aws, _, machines = mended
-    return machines.find_image("3.11") or aws.ec2().describe_images()["Images"][0]["ImageId"]
+    found = machines.find_image("3.11")
+    return found.image_id if found else aws.ec2().describe_images()["Images"][0]["ImageId"]
 
 
 def test_a_launch_is_tagged_pinned_and_repeatable(mended, tiny):
@@ -317,7 +318,10 @@ def test_the_newest_own_image_is_found(aws, image):
         made.append(ec2.create_image(InstanceId=instance["InstanceId"], Name=name)["ImageId"])
         ec2.create_tags(Resources=[made[-1]], Tags=[{"Key": "wren:python", "Value": "3.99"}])
     machines = Ec2Machines(aws, "any")
-    assert machines.find_image("3.99") in made
+    assert machines.find_image("3.99").image_id in made
+    ec2.create_tags(Resources=made, Tags=[{"Key": "wren:wheel", "Value": "1.2"}])
+    assert machines.named_image(made[0]).wheel == "1.2"
+    assert machines.named_image("ami-00000000000000000") is None
     assert machines.find_image("2.7") is None
 
 

@@ -250,3 +250,12 @@ def test_the_license_is_the_text_itself_and_names_nobody_else():
     text = (ROOT / "LICENSE").read_bytes()
     # Source: https://www.apache.org/licenses/LICENSE-2.0.txt, as Debian ships it
     assert hashlib.sha256(text).hexdigest() == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+def test_the_repository_holds_text_and_nothing_large():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    paths = [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+    assert len(paths) > 100
+    assert not [path.name for path in paths if path.stat().st_size > 300_000 or b"\0" in path.read_bytes()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pickle
@@ -370,21 +371,18 @@ def test_a_slot_may_take_more_than_its_share_while_others_leave_it(rig: Rig):
 # --- disk ------------------------------------------------------------------------------------------------------------
 
 
-def small_disk(rig: Rig, size: str) -> list[str]:
+def small_disk(rig: Rig, size: str, *, filled: str = "0") -> list[str]:
     """Return what runs a program with a small file system of its own as the work folder."""
-    script = f'mount -t tmpfs -o size={size} none {rig.folder}/work && exec "$@"'
-    under = ["unshare", "-m", "sh", "-c", script, "sh"] if os.geteuid() == 0 else ["unshare", "-Urm", *under_sh(script)]
+    work = rig.folder / "work"
+    script = f'mount -t tmpfs -o size={size} none {work} && head -c {filled} /dev/zero > {work}/filler && exec "$@"'
+    under = ["unshare", "-m" if os.geteuid() == 0 else "-Urm", "sh", "-c", script, "sh"]
     if subprocess.run([*under, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine gives a process no file systems of its own")
     return under
 
 
-def under_sh(script: str) -> list[str]:
-    return ["sh", "-c", script, "sh"]
-
-
 def test_a_full_disk_fails_the_calls_that_need_it_and_no_others(rig: Rig):
-    daemon = rig.start(slots="1", min_free_bytes=0, under=small_disk(rig, "8m"))
+    daemon = rig.start(slots="1", under=small_disk(rig, "8m"))
 
     def f(x: int) -> object:
         if x == 1:
@@ -413,7 +411,7 @@ def test_a_full_disk_fails_the_calls_that_need_it_and_no_others(rig: Rig):
 
 
 def test_below_its_floor_of_free_space_an_instance_receives_nothing_and_goes(rig: Rig):
-    rig.start(under=small_disk(rig, "8m"), min_free_bytes=9 * MIB, idle_timeout=2.0)
+    rig.start(under=small_disk(rig, "8m", filled="7900k"), idle_timeout=2.0)
     rig.send(int, [1])
     rig.until((rig.folder / "systemctl.log").exists, timeout=15.0)
     assert rig.depth() == (1, 0)
@@ -421,16 +419,43 @@ def test_below_its_floor_of_free_space_an_instance_receives_nothing_and_goes(rig
     assert len(rig.events("disk_full")) == 1
 
 
-def test_once_there_is_room_again_it_receives_again(rig: Rig):
-    rig.start(slots="1", min_free_bytes=6 * MIB, under=small_disk(rig, "8m"))
+def test_what_a_job_wrote_goes_with_its_child_and_there_is_room_again(rig: Rig):
+    rig.start(slots="1", under=small_disk(rig, "8m"))
 
     def f(x: int) -> int:
         if x == 0:
-            Path("../big").write_bytes(bytes(4 * MIB))
-            subprocess.Popen(["sh", "-c", "sleep 3; rm ../big"], start_new_session=True)
+            with Path("big").open("wb") as file, contextlib.suppress(OSError):
+                file.write(bytes(9 * MIB))
         return x
 
     assert value(rig.collect(rig.send(f, [0]), 1)[0]) == 0
     rig.until(lambda: bool(rig.events("disk_full")))
     assert value(rig.collect(rig.send(f, [1]), 1)[0]) == 1
     assert len(rig.events("disk_has_room")) == 1
+
+
+def test_a_job_does_not_find_the_files_of_another(rig: Rig):
+    rig.start(slots="1")
+
+    def f(_: int) -> list[str]:
+        found = os.listdir()
+        Path("left").write_text("behind")
+        return found
+
+    first, second = rig.send(f, range(2), chunksize=1), rig.send(f, range(1))
+    found = [value(one) for _, one in sorted(rig.collect(first, 2).items())]
+    assert [value(one) for one in rig.collect(second, 1).values()] == [[]]
+    assert found in ([[], ["left"]], [["left"], []], [[], []])
+
+
+def test_a_disk_that_becomes_read_only_takes_no_more_work(rig: Rig):
+    daemon = rig.start(under=small_disk(rig, "8m"), idle_timeout=2.0)
+    assert value(rig.collect(rig.send(int, [1]), 1)[0]) == 1
+    remount = ["nsenter", "-t", str(daemon.pid), "-m", "mount", "-o", "remount,ro", str(rig.folder / "work")]
+    if subprocess.run(remount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody into another's file systems")
+    rig.until(lambda: bool(rig.events("disk_full")) or (rig.folder / "systemctl.log").exists())
+    rig.send(int, [1])
+    rig.until((rig.folder / "systemctl.log").exists, timeout=15.0)
+    assert rig.depth() == (1, 0)
+    assert "read-only" in rig.events("disk_full")[0]["error"]

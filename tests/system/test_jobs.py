@@ -52,9 +52,10 @@ def test_two_jobs_with_different_modules_of_the_same_name(world: World):
     assert found == [[x * 2 + 5 for x in range(4)], [x * 7 + 5 for x in range(4)]]
 
 
-def test_the_local_backend_needs_no_sandbox_and_leaves_nothing(world: World):
+def test_the_local_backend_needs_no_sandbox_and_leaves_nothing(world: World, tmp_path):
     (world.folder / "shapes.py").write_text("def area(x): return -x\n")
     environ = {k: v for k, v in world.environment().items() if not k.startswith(("AWS_", "WREN_"))}
+    environ["TMPDIR"] = str(tmp_path)
     command = world.script(MAP_WITH_LOCAL_MODULE.format(backend='backend="local"', n=1000))
     done = subprocess.run(
         command, env=environ, cwd=world.folder, capture_output=True, text=True, timeout=90, check=False
@@ -63,7 +64,8 @@ def test_the_local_backend_needs_no_sandbox_and_leaves_nothing(world: World):
     assert json.loads(done.stdout) == [5 - x for x in range(1000)]
     assert "backend local (a sandbox of this process)" in done.stderr
     left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert "wren-sandbox-" not in left
+    assert str(tmp_path) not in left
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("wren-sandbox-")]
 
 
 def test_inline_stops_at_a_breakpoint(world: World):

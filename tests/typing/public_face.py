@@ -89,7 +89,7 @@ def wrong_uses_are_seen(ex: wren.Executor) -> None:
     ex.map("half", [1])  # type: ignore[arg-type]
     ex.map(both, [1])  # type: ignore[arg-type]
     ex.map(half, [1], chunksize="all")  # type: ignore[arg-type]
-    ex.map(half, [1], timeout="1h")  # type: ignore[arg-type]
+    ex.map(half, [1], timeout=[1])  # type: ignore[arg-type]
     ex.map(half, [1], chunk_size=3)  # type: ignore[call-arg]
     wren.executor("inline", None)  # type: ignore[call-arg]
     wren.get_all_results([1])  # type: ignore[arg-type]

@@ -118,11 +118,25 @@ def test_a_refusal_is_no_reason_to_try_again(store, stub, clock, write, code, st
 
 @pytest.mark.parametrize(("code", "status"), [("NoSuchKey", 404), ("AccessDenied", 403)])
 def test_a_missing_key_is_none_even_where_s3_does_not_tell(store, stub, tmp_path, code, status):
-    for _ in range(2):
-        stub.add_client_error("get_object", code, "x", status)
+    stub.add_client_error("get_object", code, "x", status)
+    if code == "AccessDenied":
+        stub.add_client_error("list_objects_v2", code, "x", status)  # asked once
+    stub.add_client_error("get_object", code, "x", status)
     assert store.get("k") is None
     assert store.download("k", tmp_path / "f") is False
     assert list(tmp_path.glob("f")) == []
+
+
+@pytest.mark.parametrize("read", ["get", "exists"])
+def test_to_who_may_list_a_403_is_a_denial(store, stub, read):
+    operation, code = ("get_object", "AccessDenied") if read == "get" else ("head_object", "403")
+    stub.add_client_error(operation, code, "x", 403)
+    stub.add_response("list_objects_v2", {}, {"Bucket": "b", "MaxKeys": 1})
+    stub.add_client_error(operation, code, "x", 403)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"denied .*permission") as caught:
+            getattr(store, read)("k")
+        assert caught.value.denied
 
 
 @pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "InvalidAccessKeyId", "RequestTimeTooSkewed"])
@@ -177,6 +191,8 @@ def test_a_file_that_cannot_be_written_is_not_s3s_fault(store, stub, tmp_path):
 @pytest.mark.parametrize(("status", "expected"), [(403, False), (404, False)])
 def test_a_head_that_is_refused_is_a_key_that_is_free(store, stub, status, expected):
     stub.add_client_error("head_object", str(status), "x", status)
+    if status == 403:
+        stub.add_client_error("list_objects_v2", "AccessDenied", "x", status)
     assert store.exists("k") is expected
 
 

@@ -23,6 +23,7 @@ from wren_worker.errors import (
     AttemptsExhausted,
     CallCancelled,
     CallTimeout,
+    ChunkLost,
     JobIncomplete,
     QueueError,
     RemoteTraceback,
@@ -32,6 +33,9 @@ from wren_worker.errors import (
     StoreError,
     WrenError,
 )
+from wren_worker.protocol import records
+from wren_worker.protocol.wire import decode_chunk
+from wren_worker.slot.values import dump_value
 
 
 class TwoArguments(Exception):
@@ -376,6 +380,18 @@ def test_arguments_are_checked(world):
     assert world.chunks[0].limits.retries == 2
 
 
+def test_timeouts_may_have_units(world):
+    world.run()
+    ex = world.executor()
+    assert ex.call_async(abs, -1, timeout="5m").result(20) == 1
+    assert [future.result(20) for future in ex.map(abs, [-1], timeout="1.5h")] == [1]
+    assert [chunk.limits.timeout for chunk in world.chunks] == [300.0, 5400.0]
+    with pytest.raises(ValueError, match="'soon' is no time"):
+        ex.map(abs, [1], timeout="soon")
+    with pytest.raises(ValueError, match="more than the 11 h"):
+        ex.map(abs, [1], timeout="12h")
+
+
 def test_an_argument_that_cannot_be_pickled_raises_here(world):
     with pytest.raises(SerializationError, match=r"argument 0.*item \['lock'\].*lock"):
         world.executor().map(lambda x: x, [1, {"lock": threading.Lock()}])
@@ -397,11 +413,58 @@ def test_a_send_that_fails_fails_what_was_not_sent(world):
     world.tasks.failure = QueueError("access denied", unsent=[0])
     ex = world.executor()
     futures = ex.map(abs, range(2), chunksize=1)
-    with pytest.raises(QueueError, match="denied") as caught:
+    with pytest.raises(ChunkLost, match=r"call 0 of .* could not be sent: access denied"):
         futures[0].result(20)
-    assert caught.value.__cause__ is world.tasks.failure
     until(futures[1].running)
     assert not futures[1].done()
+    others = attach(world.transport(), futures[0].job_id, partial=True, progress=False)
+    assert str(others[0].exception(20)) == str(futures[0].exception())  # the same for every reader
+
+
+def test_what_was_sent_after_all_keeps_its_outcome(world):
+    ex = world.executor()
+
+    def send(messages):
+        for message in messages:
+            chunk = decode_chunk(message.body)[0]
+            value = dump_value(-chunk.first_call)
+            world.publish(chunk, [records.pack_record(chunk.first_call, records.SUCCESS, value)])
+        raise QueueError("no answer came", unsent=list(range(len(messages))))
+
+    world.notify = False
+    world.tasks.send = send
+    assert get_all_results(ex.map(abs, [-3, -4], chunksize=1)) == [0, -1]
+
+
+def test_a_send_that_fails_with_s3_out_of_reach_says_so_here(world):
+    world.tasks.failure = QueueError("no network", unsent=[0])
+
+    def refuse(key, data):
+        raise StoreError("no network either")
+
+    world.store.put_once = refuse
+    future = world.executor().call_async(abs, -1)
+    with pytest.raises(QueueError, match="no network") as caught:
+        future.result(20)
+    assert caught.value.__cause__ is world.tasks.failure
+
+
+def test_what_is_on_its_way_is_waited_for_though_it_could_not_be_stored(world):
+    def refuse(key):
+        raise StoreError("bucket is full")
+
+    world.store.before_put = refuse
+    ex = world.executor()
+    futures = ex.map(abs, [-1, -2], chunksize=1)
+    until(lambda: all(future.running() for future in futures))
+    bodies = [world.tasks.messages.get(timeout=20) for _ in futures]
+    ex.close()
+    world.store.before_put = lambda key: None
+    for body in bodies:
+        chunk, _, manifest = decode_chunk(body)
+        world.store.objects.update({chunk.manifest_key: manifest})
+        world.run_chunk(body)
+    assert get_all_results(futures) == [1, 2]
 
 
 def test_a_manifest_that_cannot_be_stored_fails_the_job(world):

@@ -43,3 +43,24 @@ def test_a_poll_never_outlasts_the_next_decision(life):
 
 def test_a_poll_begun_beside_work_ends_before_idleness_from_then_would():
     assert Retirement(booted=0.0, idle_timeout=4.0, max_lifetime=9999.0).poll_time(now=50.0, idle_since=None) == 4.0
+
+
+def test_who_is_asked_to_leave_drains_at_once_and_goes_before_the_deadline(life):
+    asked = life.asked_to_leave(now=2000.0, deadline=2120.0, why="spot interruption")
+    assert asked.verdict(now=2000.0, idle_since=None) is Verdict.DRAIN
+    assert asked.end < 2120.0
+    assert asked.verdict(now=asked.end, idle_since=None) is Verdict.OFF
+    assert asked.why == "spot interruption"
+
+
+def test_a_drain_without_deadline_lasts_as_long_as_its_calls_and_a_notice_shortens_it(life):
+    asked = life.asked_to_leave(now=2000.0, deadline=None, why="tag")
+    assert asked.verdict(now=20000.0, idle_since=None) is Verdict.DRAIN
+    assert asked.end == life.end
+    both = asked.asked_to_leave(now=3000.0, deadline=3120.0, why="spot interruption")
+    assert both.drain_from == 2000.0
+    assert both.end < 3120.0
+    # a notice whose deadline is over leaves no time, not a negative one
+    assert (
+        life.asked_to_leave(now=5000.0, deadline=4000.0, why="late").verdict(now=5000.0, idle_since=None) is Verdict.OFF
+    )

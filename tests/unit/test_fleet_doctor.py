@@ -9,7 +9,7 @@ import pytest
 from wren_worker.config import Names
 from wren_worker.errors import FleetError, QueueError
 from wren_worker.fleet.doctor import Doctor, Verdict
-from wren_worker.protocol.ports import InstanceInfo, QueueDepth
+from wren_worker.protocol.ports import FoundImage, InstanceInfo, QueueDepth
 from wren_worker.testing import MemoryStore
 
 NAMES = Names(fleet="night", account="123456789012", region="us-east-1")
@@ -77,7 +77,7 @@ class World:
         return self.depths.get(name, QueueDepth(visible=0, in_flight=0))
 
     def find_image(self, python):
-        return self.image
+        return self.image and FoundImage(image_id=self.image)
 
     def find_stock_image(self, owner, name_pattern):
         return self.stock

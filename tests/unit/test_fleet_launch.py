@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
+import re
+import tarfile
 
 import pytest
 import yaml
 
+from wren_worker.clock import parse_time
 from wren_worker.config import InstanceConfig, Names, load_instance_config
 from wren_worker.errors import ConfigError, FleetError
-from wren_worker.fleet import userdata
 from wren_worker.fleet.breaker import failed_boots
 from wren_worker.fleet.images import choose_image
 from wren_worker.fleet.launch import launch, remarks
 from wren_worker.fleet.prices import ceiling, price_per_hour, price_table
-from wren_worker.fleet.spec import Launch, parse_time
+from wren_worker.fleet.spec import Launch
 from wren_worker.fleet.userdata import MAX_USER_DATA_BYTES, render
-from wren_worker.protocol.ports import InstanceInfo, LaunchReport, TypeInfo
+from wren_worker.protocol.ports import FoundImage, InstanceInfo, LaunchReport, TypeInfo
 from wren_worker.testing import MemoryStore
+from wren_worker.version import VERSION
 
 NAMES = Names(fleet="default", account="123456789012", region="us-east-1")
 CONFIG = InstanceConfig(fleet="default", account="123456789012", region="us-east-1", python="3.11")
@@ -27,17 +32,23 @@ CONFIG = InstanceConfig(fleet="default", account="123456789012", region="us-east
 class Machines:
     """Takes launches down."""
 
-    def __init__(self, image="ami-own", stock=None):
-        self.image = image
+    def __init__(self, image="ami-own", stock=None, wheel=VERSION):
+        self.image = image and FoundImage(image_id=image, wheel=wheel)
         self.stock = stock
         self.requests = []
 
     def find_image(self, python):
         return self.image
 
+    def named_image(self, image_id):
+        return FoundImage(image_id=image_id) if image_id == "ami-named" else None
+
     def find_stock_image(self, owner, name_pattern):
         self.stock_sought = (owner, name_pattern)
         return self.stock
+
+    def instances(self, fleet, *, alive_only=True):
+        return []
 
     def launch(self, request):
         self.requests.append(request)
@@ -118,8 +129,8 @@ def test_equal_launches_have_equal_user_data():
 
 def test_a_named_image_is_taken_and_none_is_a_sentence():
     machines = Machines(image=None)
-    launch(machines, Launch(image="ami-mine"), NAMES, python="3.11", launch_id="a")
-    assert machines.requests[0].image_id == "ami-mine"
+    launch(machines, Launch(image="ami-named"), NAMES, python="3.11", launch_id="a", store=MemoryStore())
+    assert machines.requests[0].image_id == "ami-named"
     with pytest.raises(FleetError, match=r"wren:python=3\.11"):
         launch(machines, Launch(), NAMES, python="3.11", launch_id="a")
 
@@ -133,7 +144,7 @@ def test_user_data_is_cloud_config_that_writes_the_configuration(tmp_path):
     path.write_text(file["content"])
     assert load_instance_config(path) == CONFIG
     assert json.loads(file["content"])["idle_timeout"] == 300.0
-    assert userdata._TOKEN not in text
+    assert "__" not in text
 
 
 def test_strange_values_stay_within_their_line(tmp_path):
@@ -205,12 +216,45 @@ def test_without_an_image_of_ones_own_the_publishers_stock_image_is_taken():
     image = choose_image(machines, "3.11")
     assert (image.image_id, image.stock) == ("ami-debian", True)
     assert machines.stock_sought == ("136693071363", "debian-12-amd64-*")  # by owner: anybody may take the name
-    told = []
-    launch(
-        machines, Launch(), NAMES, python="3.11", launch_id="a", user_data=lambda config, it: told.append(it) or "data"
-    )
-    assert told == [image]
-    assert machines.requests[0].user_data == "data"
+
+
+@pytest.mark.parametrize(
+    ("machines", "spec"),
+    [
+        (Machines(image=None, stock="ami-debian"), Launch()),
+        (Machines(wheel="0.0.1"), Launch()),
+        (Machines(wheel=""), Launch()),
+        (Machines(), Launch(image="ami-named")),
+    ],
+    ids=["stock", "another version's wheel", "baked", "named"],
+)
+def test_what_an_image_lacks_is_stored_once_and_named_by_its_sha256(machines, spec):
+    store = MemoryStore()
+    for launch_id in "ab":
+        launch(machines, spec, NAMES, python="3.11", launch_id=launch_id, store=store)
+    [info] = store.list("wheels/")
+    data = store.get(info.key)
+    sha256 = hashlib.sha256(data).hexdigest()
+    texts = {request.user_data for request in machines.requests}
+    assert len(texts) == 1, "equal launches share a launch template version"
+    assert f"'{NAMES.bucket}', '{info.key}', '{sha256}', 'us-east-1'" in texts.pop()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        names = archive.getnames()
+        assert any(re.fullmatch(r"wren_worker-.*\.whl", name) for name in names)
+        assert b"numpy=" in archive.extractfile("environment.yml").read()
+    assert {"cloud-init/bootstrap.sh", "cloud-init/install.sh", "supervisord.conf", "daemon.lock"} <= set(names)
+
+
+def test_an_image_with_this_very_version_needs_nothing():
+    machines, store = Machines(), MemoryStore()
+    launch(machines, Launch(), NAMES, python="3.11", launch_id="a", store=store)
+    assert not list(store.list(""))
+    assert "fetch.py" not in machines.requests[0].user_data
+
+
+def test_an_image_that_is_not_there_is_a_sentence():
+    with pytest.raises(FleetError, match=r"no image ami-none .* image ls"):
+        choose_image(Machines(), "3.11", wanted="ami-none")
 
 
 def test_a_python_that_no_image_has_is_a_sentence():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from wren_worker.aws.createfleet import fleet_report, fleet_request, tag_list
@@ -16,7 +17,7 @@ from wren_worker.aws.shortfalls import MAY_PASS, mend
 from wren_worker.aws.templates import Recipe, Templates
 from wren_worker.clock import Clock, SystemClock
 from wren_worker.errors import FleetError
-from wren_worker.protocol.ports import InstanceInfo, InstanceRequest, LaunchReport, TypeInfo
+from wren_worker.protocol.ports import FoundImage, InstanceInfo, InstanceRequest, LaunchReport, TypeInfo
 
 if TYPE_CHECKING:
     from types_boto3_ec2.type_defs import CreateFleetResultTypeDef, ImageTypeDef, InstanceTypeDef
@@ -159,15 +160,22 @@ class Ec2Machines:
                 raise
             raise FleetError(f"The instances could not be tagged. {explain(error)}") from error
 
-    def find_image(self, python: str) -> str | None:
+    def find_image(self, python: str) -> FoundImage | None:
         """Return the newest own image for a Python minor, by its ``wren:python`` tag.
 
         Raises:
             FleetError: EC2 refused.
         """
-        return self._newest_image(
-            "self", [{"Name": "tag:wren:python", "Values": [python]}, {"Name": "state", "Values": ["available"]}]
-        )
+        filters = {"tag:wren:python": python, "state": "available"}
+        return self._newest_image(owner="self", filters=filters)
+
+    def named_image(self, image_id: str) -> FoundImage | None:
+        """Return an image by its id, None when there is no such one for this account.
+
+        Raises:
+            FleetError: EC2 refused.
+        """
+        return self._newest_image(image_id=image_id)
 
     def find_stock_image(self, owner: str, name_pattern: str) -> str | None:
         """Return the newest x86_64 image of an owner whose name fits a pattern.
@@ -176,21 +184,32 @@ class Ec2Machines:
             FleetError: EC2 refused.
         """
         filters = {"name": name_pattern, "architecture": "x86_64", "root-device-type": "ebs", "state": "available"}
-        return self._newest_image(owner, [{"Name": name, "Values": [value]} for name, value in filters.items()])
+        found = self._newest_image(owner=owner, filters=filters)
+        return found.image_id if found else None
 
-    def _newest_image(self, owner: str, filters: list[Any]) -> str | None:
+    def _newest_image(
+        self, *, owner: str = "", image_id: str = "", filters: Mapping[str, str] = MappingProxyType({})
+    ) -> FoundImage | None:
+        asked: dict[str, Any] = {"Owners": [owner]} if owner else {"ImageIds": [image_id]}
+        if filters:
+            asked["Filters"] = [{"Name": name, "Values": [value]} for name, value in filters.items()]
         try:
-            images = self._aws.ec2().describe_images(Owners=[owner], Filters=filters)["Images"]
+            images = self._aws.ec2().describe_images(**asked)["Images"]
         except Exception as error:
             if not is_aws_error(error):
                 raise
+            if error_code(error).startswith("InvalidAMIID"):
+                return None
             raise FleetError(f"Images cannot be listed. {explain(error)}") from error
 
         def made(image: ImageTypeDef) -> str:
             return image.get("CreationDate", "")
 
         newest = max(images, key=made, default=None)
-        return newest["ImageId"] if newest else None
+        if newest is None:
+            return None
+        tags = {tag.get("Key", ""): tag.get("Value", "") for tag in newest.get("Tags", ())}
+        return FoundImage(image_id=newest["ImageId"], wheel=tags.get("wren:wheel", ""))
 
     def describe_types(self, instance_types: Sequence[str]) -> list[TypeInfo]:
         """Return what EC2 says of instance types, in the same order.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import datetime
 
 from wren_worker.aws.retry import Backoff
 from wren_worker.clock import Clock, SystemClock
@@ -17,6 +19,7 @@ __all__ = ["ImdsMetadata"]
 DEFAULT_ENDPOINT = "http://169.254.169.254"
 _TOKEN_TIME = 21_600
 _ATTEMPTS = 5
+_NOTICE_TIME = 120.0
 
 
 class ImdsMetadata:
@@ -61,6 +64,23 @@ class ImdsMetadata:
             FleetError: The metadata service does not answer.
         """
         return self.get(f"tags/instance/{key}")
+
+    def interruption(self) -> float | None:
+        """Return when AWS takes this spot instance away (unix seconds), None while it does not mean to.
+
+        Source: EC2 User Guide, "Spot Instance interruption notices", read 2026-11: two minutes before, at best.
+
+        Raises:
+            FleetError: The metadata service does not answer.
+        """
+        text = self.get("spot/instance-action")
+        if text is None:
+            return None
+        try:
+            return datetime.fromisoformat(json.loads(text)["time"]).timestamp()
+        except (ValueError, KeyError, TypeError):
+            # a notice that cannot be read is a notice all the same
+            return self._clock.timestamp() + _NOTICE_TIME
 
     def get(self, path: str) -> str | None:
         """Return ``/latest/meta-data/<path>``, None where there is nothing.

@@ -52,6 +52,7 @@ class S3Store:
         self._aws = aws
         self._bucket = bucket
         self._timeout = timeout
+        self._may_list: bool | None = None
         self._clock = clock or SystemClock()
 
     @property
@@ -191,7 +192,7 @@ class S3Store:
             try:
                 client.head_object(Bucket=self._bucket, Key=key)
             except Exception as error:
-                if http_status(error) in (403, 404):  # a HEAD's answer has no body to say more
+                if self._is_missing(client, error):
                     return False
                 raise
             return True
@@ -254,14 +255,35 @@ class S3Store:
             try:
                 body = client.get_object(**request)["Body"]
             except Exception as error:
-                # without ListBucket S3 answers 403 for a missing key, so as not to tell
-                if error_code(error) in ("NoSuchKey", "AccessDenied"):
+                if self._is_missing(client, error):
                     return None
                 raise
             with contextlib.closing(body):
                 return use(body)
 
         return self._try(key, fetch)
+
+    def _is_missing(self, client: S3Client, error: BaseException) -> bool:
+        """Return whether S3 said that there is no such key.
+
+        To who may not list the bucket it answers 403 for a missing key, so as not to tell; to others that means denied.
+        Source: S3 GetObject, "Permissions", read 2026-11.
+        """
+        code, status = error_code(error), http_status(error)
+        if status == 404:
+            return code != "NoSuchBucket"
+        if code not in ("AccessDenied", "403"):  # a HEAD's answer has no body to say more
+            return False
+        if self._may_list is None:
+            try:
+                client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+            except Exception as refusal:
+                if classify(refusal) is not Fault.DENIED:
+                    raise
+                self._may_list = False
+            else:
+                self._may_list = True
+        return not self._may_list
 
     def _try(self, key: str, call: Callable[[S3Client], T]) -> T:
         """Call until it answers, or raise what its failure means."""

@@ -13,12 +13,13 @@ import click
 
 from wren_worker.cli.main import Context, pass_context
 from wren_worker.cli.reap import operator_of, reaping
+from wren_worker.clock import parse_time
 from wren_worker.errors import FleetError
 from wren_worker.fleet import launch as fleet_launch
 from wren_worker.fleet.drain import drain as drain_instances
 from wren_worker.fleet.prices import Price, ceiling, price_per_hour
 from wren_worker.fleet.roster import Row
-from wren_worker.fleet.spec import Launch, parse_time
+from wren_worker.fleet.spec import Launch
 from wren_worker.wiring.operator import Operator
 
 __all__ = ["launch", "ls", "status", "terminate"]

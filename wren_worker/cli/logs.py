@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from wren_worker.cli.main import Context, pass_context
+from wren_worker.clock import parse_time
 from wren_worker.fleet.logs import LogFilter, fields_of, format_line
-from wren_worker.fleet.spec import parse_time
 from wren_worker.wiring.operator import Operator
 
 __all__ = ["logs"]

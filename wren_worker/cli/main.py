@@ -42,6 +42,7 @@ _COMMANDS = {
     "logs": "logs",
     "cancel": "cancel",
     "bench": "bench",
+    "image": "image",
 }
 
 

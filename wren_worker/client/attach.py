@@ -7,16 +7,13 @@ import itertools
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job
 from wren_worker.client.session import Session
+from wren_worker.client.stored import read_segments, sealed_calls
 from wren_worker.client.transport import Ticket, Transport
 from wren_worker.errors import JobIncomplete, StoreError, WireError
-from wren_worker.protocol.jobs import check_cuts, decode_manifest, decode_seal, decode_segment
-from wren_worker.protocol.model import JobManifest, Segment, job_prefix, manifest_key, sealed_key
-from wren_worker.protocol.ports import ObjectStore
+from wren_worker.protocol.jobs import decode_manifest
+from wren_worker.protocol.model import JobManifest, manifest_key
 
 __all__ = ["attach", "reading_session", "reattach"]
-
-#: A segment's header is at its start and mostly smaller than this; its arguments are of no interest here.
-_HEAD_BYTES = 256 * 1024
 
 
 def reading_session(transport: Transport, *, progress: bool | None = None) -> Session:
@@ -53,22 +50,14 @@ def attach(
     if data is None:
         raise StoreError(
             f"There is no job {job_id} in {transport.names.bucket}: another fleet, region or account, "
-            "a job that is long gone, or a client that ended before it sent anything.",
+            "a job that is long gone, or a client that ended as it began to send.",
             job_id=job_id,
         )
-    manifest, _, _, tail = decode_manifest(key, data)
-    n_manifest_bytes = len(data)
-    del data
+    manifest = decode_manifest(key, data)[0]
     _refuse_other(manifest.job_id, job_id)
-    check_cuts(tail, n_manifest_bytes)
-    cuts = list(tail.cuts)
-    n_expected = manifest.n_calls
-    if n_expected is None:
-        n_expected = _sealed_calls(store, job_id)
-        for info in store.list(job_prefix(job_id) + "args-"):
-            segment = _read_segment(store, info.key)
-            check_cuts(segment, info.n_bytes)
-            cuts += segment.cuts
+    n_expected = manifest.n_calls if manifest.n_calls is not None else sealed_calls(store, job_id)
+    cuts = [cut for segment in read_segments(store, job_id, data) for cut in segment.cuts]
+    del data
     cuts.sort(key=lambda cut: cut.first_call)
     if any(later.first_call < cut.first_call + cut.n_calls for cut, later in itertools.pairwise(cuts)):
         raise WireError(f"What is stored of job {job_id} contradicts itself: its chunks overlap.", job_id=job_id)
@@ -112,15 +101,3 @@ def _job(session: Session, job_id: str, manifest: JobManifest | None) -> Job:
         source=session,
         host_submit_timestamp=(manifest.host_submit_timestamp if manifest else session.transport.clock.timestamp()),
     )
-
-
-def _sealed_calls(store: ObjectStore, job_id: str) -> int | None:
-    data = store.get(sealed_key(job_id))
-    return decode_seal(data).n_calls if data is not None else None
-
-
-def _read_segment(store: ObjectStore, key: str) -> Segment:
-    try:
-        return decode_segment(key, store.get(key, length=_HEAD_BYTES) or b"")[0]
-    except WireError:
-        return decode_segment(key, store.get(key) or b"")[0]

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from wren_worker.client.hints import Hints
 from wren_worker.client.job import Job
-from wren_worker.client.resolve import parse_result_key
-from wren_worker.client.settling import settle, settle_if_ours
+from wren_worker.client.looking import Looker
+from wren_worker.client.recovery import Recovery
+from wren_worker.client.settling import settle_if_ours
 from wren_worker.clock import Clock
 from wren_worker.errors import QueueError, StoreError, WireError
-from wren_worker.protocol.model import result_key, result_prefix
 from wren_worker.protocol.ports import ObjectStore, ReplyQueue
-from wren_worker.protocol.wire import decode_notices, new_chunk_id
+from wren_worker.protocol.wire import decode_notices
 
 __all__ = ["Collector", "Jobs"]
 
-#: Seconds without news before S3 is looked into; doubles while that finds nothing, up to the second number. A lost
-#: notice is rare, a long call is not.
+#: Seconds without news of a job before S3 is looked into; doubles while that finds nothing, up to the second number. A
+#: lost notice is rare, a long call is not.
 STALL_TIME, LONGEST_STALL_TIME = 5.0, 60.0
 #: The same while there is no reply queue to hear from.
 LISTING_INTERVAL, LONGEST_LISTING_INTERVAL = 0.25, 5.0
 #: Source: SQS ReceiveMessage, read 2026-11: WaitTimeSeconds is at most 20.
 _LONGEST_POLL_TIME = 20.0
-#: So many missing objects are asked for one by one; more are listed, a thousand a request.
-_ASKED_SINGLY = 20
-_FETCHERS, _FETCHED_AT_ONCE = 8, 64
+#: A wait that took so much longer than it should: the machine slept, and the world went on.
+_NAP_TIME = 60.0
+#: Seconds before a queue or bucket that does not answer is asked again.
+_TROUBLE_PAUSE_TIME = 1.0
 
 
 class Jobs(Protocol):
@@ -48,6 +48,22 @@ class Jobs(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Attention:
+    """When one job was heard of last and is to be looked for next, on the monotonic clock."""
+
+    n_news: int
+    news_time: float
+    last_look_time: float
+    look_time: float
+    look_interval: float
+
+    def heard(self, n_news: int, *, now: float, interval: float) -> None:
+        """Take note of news. A job that talks is looked for too, seldom: one notice of many may be lost."""
+        self.n_news, self.news_time, self.look_interval = n_news, now, interval
+        self.look_time = max(now, min(now + interval, self.last_look_time + LONGEST_STALL_TIME))
+
+
 class Collector:
     """One thread's work: ``run``. Hints only ever wake it; what it believes lies in S3 or came from there.
 
@@ -57,6 +73,7 @@ class Collector:
         clock: The machine's clock.
         hints: Says why nothing runs.
         reply_queue: Makes or returns the reply queue, None for S3 only; called in this thread.
+        recovery: Sends again what is lost; None: nobody does.
     """
 
     def __init__(
@@ -67,18 +84,19 @@ class Collector:
         clock: Clock,
         hints: Hints,
         reply_queue: Callable[[], ReplyQueue | None],
+        recovery: Recovery | None = None,
     ) -> None:
         self._jobs = jobs
-        self._store = store
         self._clock = clock
         self._hints = hints
         self._make_reply_queue = reply_queue
+        self._recovery = recovery
         self._queue: ReplyQueue | None = None
         self._stopping = threading.Event()
-        self._fetchers: ThreadPoolExecutor | None = None
+        self._looker = Looker(jobs.job, store=store, clock=clock)
+        self._attention: dict[str, _Attention] = {}
         self._news_time = clock.monotonic()
-        self._look_time = 0.0
-        self._look_interval = 0.0
+        self._longest_wait_time = min(_LONGEST_POLL_TIME, recovery.interval if recovery else _LONGEST_POLL_TIME)
 
     def stop(self) -> None:
         """Make ``run`` return soon."""
@@ -94,24 +112,28 @@ class Collector:
                 elif self._jobs.wait_for_pending(_LONGEST_POLL_TIME):
                     self._start_afresh()
         finally:
-            if self._fetchers is not None:
-                self._fetchers.shutdown(wait=False, cancel_futures=True)
+            self._looker.close()
 
     def tick(self) -> None:
         """Wait for notices, or for the time to look into S3; then take what came."""
         now = self._clock.monotonic()
+        self._attend(now)
         hint_due = self._hints.due_in(quiet_time=now - self._news_time, now=now)
-        wait_time = max(0.0, min(self._look_time - now, _LONGEST_POLL_TIME, *([] if hint_due is None else [hint_due])))
+        due = [attention.look_time - now for attention in self._attention.values()]
+        due += [] if hint_due is None else [hint_due]
+        wait_time = max(0.0, min(self._longest_wait_time, *due))
+        n_news = self._hear(wait_time)
+        later = self._clock.monotonic()
+        if later - now > wait_time + _NAP_TIME:
+            self._wake_up(later)
+        self._attend(later)
         try:
-            n_news = self._poll(wait_time) if self._queue is not None else self._pause(wait_time)
-            if not n_news and self._clock.monotonic() >= self._look_time:
-                n_news = self._look_into_s3()
-                self._look_interval = min(self._look_interval * 2, self._longest_interval())
-                self._look_time = self._clock.monotonic() + self._look_interval
+            n_news += self._look_into_s3(later)
+            if self._recovery is not None:
+                jobs = [(job, later - self._attention[job.job_id].news_time) for job in self._known_jobs()]
+                n_news += self._recovery.tick(jobs, now=later)
         except (QueueError, StoreError) as error:
-            # no outcome is lost by it: the network may come back, credentials may be renewed
-            self._hints.trouble(error, now=self._clock.monotonic())
-            self._pause(1.0)
+            self._in_trouble(error)
             return
         if n_news:
             self._start_afresh()
@@ -121,26 +143,57 @@ class Collector:
 
     def _start_afresh(self) -> None:
         self._news_time = self._clock.monotonic()
-        self._look_interval = STALL_TIME if self._queue is not None else LISTING_INTERVAL
-        self._look_time = self._news_time + self._look_interval
 
-    def _longest_interval(self) -> float:
-        return LONGEST_STALL_TIME if self._queue is not None else LONGEST_LISTING_INTERVAL
+    def _known_jobs(self) -> list[Job]:
+        return [job for job in self._jobs.pending() if job.job_id in self._attention]
+
+    def _attend(self, now: float) -> None:
+        """Keep the times of the jobs that have unresolved calls."""
+        interval = STALL_TIME if self._queue is not None else LISTING_INTERVAL
+        pending = {job.job_id: job for job in self._jobs.pending()}
+        for job_id in self._attention.keys() - pending.keys():
+            del self._attention[job_id]
+        for job_id, job in pending.items():
+            known = self._attention.get(job_id)
+            if known is None:
+                self._attention[job_id] = _Attention(job.n_news, now, now, now + interval, interval)
+            elif known.n_news != job.n_news:
+                known.heard(job.n_news, now=now, interval=interval)
+
+    def _wake_up(self, now: float) -> None:
+        """Look at everything now: while this machine slept others may have finished, and nothing was lost by it."""
+        for attention in self._attention.values():
+            attention.news_time = attention.look_time = now
+        self._news_time = now
 
     def _pause(self, wait_time: float) -> int:
         self._stopping.wait(wait_time)
         return 0
 
-    def _poll(self, wait_time: float) -> int:
-        assert self._queue is not None  # noqa: S101 - the caller looked
+    def _in_trouble(self, error: QueueError | StoreError) -> None:
+        # no outcome is lost by it: the network may come back, credentials may be renewed
+        self._hints.trouble(error, now=self._clock.monotonic())
+        self._pause(_TROUBLE_PAUSE_TIME)
+
+    def _hear(self, wait_time: float) -> int:
+        """Take the notices that come within some seconds; return how many calls they resolved."""
+        if self._queue is None:
+            return self._pause(wait_time)
         try:
-            messages = self._queue.receive(wait_time=wait_time)
+            return self._poll(self._queue, wait_time)
         except QueueError as error:
-            if not getattr(error, "gone", False):
-                raise
-            self._queue = None
-            self._look_interval, self._look_time = LISTING_INTERVAL, self._clock.monotonic()
-            return 0
+            if getattr(error, "gone", False):
+                self._queue = None
+                for attention in self._attention.values():
+                    attention.look_interval, attention.look_time = LISTING_INTERVAL, self._clock.monotonic()
+            else:
+                self._in_trouble(error)
+        except StoreError as error:
+            self._in_trouble(error)
+        return 0
+
+    def _poll(self, queue: ReplyQueue, wait_time: float) -> int:
+        messages = queue.receive(wait_time=wait_time)
         notices: dict[str, bytes] = {}
         for message in messages:
             try:
@@ -150,13 +203,13 @@ class Collector:
                 continue  # anybody's message; it is deleted below and changes nothing
         n_news = self._take(notices)
         if messages:
-            self._queue.delete([message.receipt_handle for message in messages])
+            queue.delete([message.receipt_handle for message in messages])
         return n_news
 
     def _take(self, notices: dict[str, bytes]) -> int:
         n_news, to_fetch = 0, []
         for key, data in notices.items():
-            job = self._job_awaiting(key)
+            job = self._looker.awaiting(key)
             if job is None:
                 continue  # known already, or none of ours
             settled = settle_if_ours(job, key, data, timestamp=self._clock.timestamp()) if data else None
@@ -164,50 +217,22 @@ class Collector:
                 to_fetch.append(key)
             else:
                 n_news += settled
-        return n_news + self._fetch(to_fetch)
+        return n_news + self._looker.fetch(to_fetch)
 
-    def _job_awaiting(self, key: str) -> Job | None:
-        place = parse_result_key(key)
-        job = self._jobs.job(place[0]) if place else None
-        if job is None:
-            return None
-        with job.condition:
-            return job if job.ledger.awaits(key) else None
-
-    def _fetch(self, keys: Iterable[str]) -> int:
-        """Get objects side by side and apply them; return how many calls that resolved."""
-        n_news, remaining = 0, iter(keys)
-        while found := list(itertools.islice(remaining, _FETCHED_AT_ONCE)):
-            for key, data in zip(found, self._get_all(found), strict=True):
-                job = self._job_awaiting(key)
-                if data is None or job is None:
-                    continue
-                n_news += settle(job, key, data, timestamp=self._clock.timestamp())
+    def _look_into_s3(self, now: float) -> int:
+        """Look for the jobs whose time it is; return how many calls that resolved."""
+        longest = LONGEST_STALL_TIME if self._queue is not None else LONGEST_LISTING_INTERVAL
+        n_news = 0
+        for job in self._known_jobs():
+            attention = self._attention[job.job_id]
+            if now < attention.look_time:
+                continue
+            found = self._looker.look_for(job)
+            attention.last_look_time = later = self._clock.monotonic()
+            if not found:
+                attention.look_interval = min(attention.look_interval * 2, longest)
+                attention.look_time = later + attention.look_interval
+            n_news += found
+        if n_news:
+            self._attend(self._clock.monotonic())
         return n_news
-
-    def _get_all(self, keys: list[str]) -> Iterable[bytes | None]:
-        if len(keys) == 1:
-            return [self._store.get(keys[0])]
-        if self._fetchers is None:
-            self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="wren-fetcher")
-        return self._fetchers.map(self._store.get, keys)
-
-    def _look_into_s3(self) -> int:
-        return sum(self.look_for(job) for job in self._jobs.pending())
-
-    def look_for(self, job: Job) -> int:
-        """Take what S3 has of a job's missing outcomes; return how many calls that resolved."""
-        with job.condition:
-            keys = job.ledger.missing_keys(_ASKED_SINGLY + 1)
-        if len(keys) <= _ASKED_SINGLY:
-            return self._fetch(keys)
-        place = parse_result_key(keys[0])
-        lowest = place[1] if place else 0
-        # "~" sorts after "/": the own keys of the chunk before are passed over too
-        after = result_key(job.job_id, new_chunk_id(lowest - 1)) + "~" if lowest else ""
-        return self._fetch(self._listed(job, after))
-
-    def _listed(self, job: Job, after: str) -> Iterator[str]:
-        for info in self._store.list(result_prefix(job.job_id), start_after=after):
-            if self._job_awaiting(info.key) is not None:
-                yield info.key

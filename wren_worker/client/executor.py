@@ -15,6 +15,8 @@ from wren_worker.client.limits import check_limits
 from wren_worker.client.retry import Retry, as_retry
 from wren_worker.client.spec import Backend, JobSpec
 from wren_worker.client.streaming import stream
+from wren_worker.clock import parse_time
+from wren_worker.errors import ConfigError
 from wren_worker.protocol.model import JobManifest, Limits
 from wren_worker.protocol.refs import Ref
 
@@ -55,7 +57,7 @@ class Executor:
         exclude_modules: Iterable[str] | None = None,
         *,
         chunksize: int | Literal["auto"] = "auto",
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
         name: str | None = None,
     ) -> list[Future[T]]:
@@ -72,7 +74,7 @@ class Executor:
             overwrite_invoke_args: PyWren's arguments of a Lambda call; there is none, so only None is accepted.
             exclude_modules: Local modules that stay here.
             chunksize: How many calls travel, and are run on one instance, together.
-            timeout: Seconds a call may run; default ``job_max_runtime``.
+            timeout: Seconds a call may run, or "90s", "5m", "8h"; default ``job_max_runtime``.
             retries: How often a call that raised or timed out is run again; ``Retry`` says for what and how soon.
             name: What to call the job in listings; default the function's name.
 
@@ -105,7 +107,7 @@ class Executor:
         extra_meta: Mapping[str, object] | None = None,
         exclude_modules: Iterable[str] | None = None,
         chunksize: int | Literal["auto"] = "auto",
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
         name: str | None = None,
     ) -> list[Future[T]]:
@@ -131,7 +133,7 @@ class Executor:
         extra_env: Mapping[str, str] | None = None,
         extra_meta: Mapping[str, object] | None = None,
         *,
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
     ) -> Future[T]:
         """Run ``func(data)`` as a job of one call; otherwise as ``map``."""
@@ -154,7 +156,7 @@ class Executor:
         extra_env: Mapping[str, str] | None = None,
         exclude_modules: Iterable[str] | None = None,
         chunksize: int | Literal["auto"] = "auto",
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
         name: str | None = None,
     ) -> Iterator[T]:
@@ -218,6 +220,10 @@ class Executor:
             return self._backend.cancel(job_or_futures)
         return cancel_futures([job_or_futures] if isinstance(job_or_futures, Future) else job_or_futures)
 
+    def unresolved(self) -> list[Future[Any]]:
+        """Return the futures of this executor's calls that have no outcome yet."""
+        return self._backend.unresolved()
+
     def close(self) -> None:
         """Wait until everything is sent, then end threads and the reply queue. Jobs go on, and futures stay good."""
         self._backend.close()
@@ -225,7 +231,9 @@ class Executor:
     def __enter__(self) -> Executor:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            self._backend.interrupted()
         self.close()
 
     def _run(self, spec: JobSpec, calls: Iterable[tuple[object, ...]]) -> list[Future[object]]:
@@ -270,7 +278,7 @@ class Executor:
         extra_meta: Mapping[str, object] | None = None,
         exclude_modules: Iterable[str] | None = None,
         chunksize: int | Literal["auto"] = "auto",
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         retries: int | Retry = 0,
         name: str | None = None,
         n_expected: int | None = None,
@@ -279,7 +287,7 @@ class Executor:
             raise TypeError(f"{func!r} cannot be called: the first argument is the function to run.")
         retry = as_retry(retries)
         size = None if chunksize == "auto" else operator.index(chunksize)
-        timeout = self._job_max_runtime if timeout is None else float(timeout)
+        timeout = self._job_max_runtime if timeout is None else _seconds(timeout)
         self._check_timeout(timeout, size)
         if isinstance(exclude_modules, str):
             exclude_modules = [exclude_modules]
@@ -296,6 +304,15 @@ class Executor:
             chunksize=size,
             n_expected=n_expected,
         )
+
+
+def _seconds(timeout: float | str) -> float:
+    if not isinstance(timeout, str):
+        return float(timeout)
+    try:
+        return parse_time(timeout)
+    except ConfigError as error:
+        raise ValueError(f"timeout: {error}") from error
 
 
 def _checked_env(env: Mapping[str, str]) -> dict[str, str]:

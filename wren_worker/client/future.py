@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from wren_worker.client import outcome
+from wren_worker.client import interrupts, outcome
 from wren_worker.client.attempts import Attempt, attempts_of
 from wren_worker.client.resolve import ChunkBook
 from wren_worker.client.transport import Ticket
@@ -313,13 +313,17 @@ class Future(concurrent.futures.Future[T]):
         self._job.source.listen()
         # Condition.wait counts on the real clock, whatever clock the session was given
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._job.condition:
-            # the condition is the whole job's: it wakes for neighbours too
-            while self._state is not _FINISHED:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError
-                self._job.condition.wait(left)
+        try:
+            with self._job.condition:
+                # the condition is the whole job's: it wakes for neighbours too
+                while self._state is not _FINISHED:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise TimeoutError
+                    self._job.condition.wait(left)
+        except KeyboardInterrupt:
+            interrupts.waiting([self._job])
+            raise
 
     # What the standard library's wait(), as_completed() and wrap_future() reach for
 

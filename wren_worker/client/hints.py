@@ -49,6 +49,11 @@ class Hints:
         if reason:
             _say(reason)
 
+    def tell(self, text: str) -> None:
+        """Print what was done about something."""
+        if self._enabled:
+            _say(text)
+
     def trouble(self, error: WrenError, *, now: float) -> None:
         """Print why outcomes cannot be collected, unless that was said lately."""
         if self._enabled and (self._last_trouble_time is None or now >= self._last_trouble_time + REPEAT_TIME):

@@ -70,6 +70,13 @@ class Inline:
         """Do nothing: no call waits."""
         return 0
 
+    def unresolved(self) -> list[Future[object]]:
+        """Return nothing: every future is born done."""
+        return []
+
+    def interrupted(self) -> None:
+        """Do nothing: nothing is waited for."""
+
     def close(self) -> None:
         """Do nothing: no thread, no queue."""
 

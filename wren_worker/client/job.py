@@ -79,6 +79,7 @@ class Job:
         "job_id",
         "learn",
         "ledger",
+        "n_news",
         "name",
         "source",
         "watchers",
@@ -102,6 +103,8 @@ class Job:
         self.closed = False
         #: How many cancellations are being recorded; meanwhile nothing of the job is sent.
         self.withheld = 0
+        #: How many objects brought news; whoever sees it change knows that the job is alive.
+        self.n_news = 0
 
     def new_futures(self, first_call: int, n_calls: int) -> list[Future[object]]:
         """Return the futures of calls that are new."""
@@ -189,6 +192,7 @@ class Job:
             book = self.ledger.book(int(result.chunk_id))
             if book is not None and news:
                 book.host_receive_timestamp = timestamp
+                self.n_news += 1
         learn = self.learn
         if learn is not None and news:
             heads = (records.HEAD.unpack_from(record) for _, record in news)

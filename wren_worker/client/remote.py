@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 from wren_worker.client.cancel import cancel_futures, cancel_job
 from wren_worker.client.future import Future
 from wren_worker.client.garbage import collector_at_rest
+from wren_worker.client.interrupts import given_up, leaving, left, say
 from wren_worker.client.job import Job
 from wren_worker.client.refs import Putter
 from wren_worker.client.session import Session
 from wren_worker.client.shipping import Shipping
 from wren_worker.client.spec import JobSpec, OpenJob
 from wren_worker.client.transport import Transport
+from wren_worker.client.verdicts import Verdicts
 from wren_worker.client.writer import JobWriter
 from wren_worker.errors import WrenError
 from wren_worker.protocol.envelope import sha256_hex
@@ -56,6 +58,7 @@ class Remote:
         self._entropy = entropy
         self._session = Session(transport, progress=progress)
         self._modules = LocalModules()
+        self._verdicts = Verdicts(transport.store, transport.clock)
         self._putter = Putter(
             transport.store, bucket=transport.names.bucket, modules=self._modules, clock=transport.clock
         )
@@ -126,9 +129,32 @@ class Remote:
         atexit.unregister(self._close_at_exit)
         for sending in bursts.values():
             sending.finish()
-        self._session.close()
+        try:
+            self._session.close()
+        except KeyboardInterrupt:
+            self._session.sender.abandon()
+            say(left())
+            raise
+
+    def unresolved(self) -> list[Future[object]]:
+        """Return the futures of its calls that have no outcome yet."""
+        found: list[Future[object]] = []
+        for job in self._session.pending():
+            with job.condition:
+                found += job.futures.values()
+        return found
+
+    def interrupted(self) -> None:
+        """Say what closing now waits for, after a Ctrl-C."""
+        if self._session.sender.busy:
+            say(leaving())
 
     def _close_at_exit(self) -> None:
+        if self._session.sender.busy:
+            # the interpreter has waited for the sender; that it is busy means that somebody ended the wait
+            self._session.sender.abandon()
+            say(left())
+            return
         try:
             self.close()
         except WrenError:
@@ -161,6 +187,7 @@ class Remote:
             chunksize=spec.chunksize,
             burst=burst,
             modules=needed,
+            verdicts=self._verdicts,
         )
         return _Sending(writer, self._modules, n_expected=spec.n_expected)
 
@@ -228,4 +255,6 @@ class _Sending:
         self.writer.finish()
 
     def abort(self) -> None:
-        self.writer.abort()
+        n_sent = self.writer.abort()
+        if n_sent:
+            say(given_up(self.writer.job, n_sent))

@@ -44,7 +44,7 @@ class ChunkBook:
 class Ledger:
     """Chunks of one job by number; applies every result object exactly once."""
 
-    __slots__ = ("_books", "_by_call", "_low", "_numbers", "job_id")
+    __slots__ = ("_books", "_by_call", "_low", "_numbers", "highest_answered", "job_id")
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
@@ -52,6 +52,8 @@ class Ledger:
         self._numbers: list[int] = []
         self._by_call: list[tuple[int, int]] = []
         self._low = 0
+        #: The highest chunk of which an instance wrote something, -1 for none.
+        self.highest_answered = -1
 
     def add_chunk(self, number: int, first_call: int, n_calls: int) -> ChunkBook:
         """Open the book of a chunk; a chunk that is known keeps its book."""
@@ -92,6 +94,8 @@ class Ledger:
             book.n_calls,
         ):
             raise WireError("a result object that is none of this job's chunks")
+        if result.writer == "daemon":
+            self.highest_answered = max(self.highest_answered, book.number)
         if result.call_index is not None:
             book.own_instances[result.call_index] = result.instance_id
         elif book.split or not book.n_open:

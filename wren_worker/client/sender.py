@@ -18,8 +18,9 @@ _LINGER_TIME, _LOOK_INTERVAL = 1.0, 0.05
 class Sender:
     """Runs posted work in order on up to ``n_threads`` threads. Safe from any thread.
 
-    The threads are no daemons: the interpreter waits for them before it ends, so what was posted is done. They end
-    soon after the main thread has, and when idle.
+    The interpreter waits before it ends, so what was posted is done: not for these threads, which are daemons, but for
+    one that only waits for them, so that a wait which is interrupted can be left at once. They end soon after the main
+    thread has, and when idle.
 
     Args:
         n_threads: Requests in flight at a time.
@@ -40,6 +41,22 @@ class Sender:
         self._n_threads = 0
         self._n_idle = 0
         self._held_bytes = 0
+        self._abandoned = False
+        self._kept = False
+
+    @property
+    def busy(self) -> bool:
+        """Return whether something that was posted is not done."""
+        with self._condition:
+            return not self._abandoned and bool(self._queue or self._later or self._n_idle < self._n_threads)
+
+    def abandon(self) -> None:
+        """Drop what was posted and not begun, and let nobody wait for the rest."""
+        with self._condition:
+            self._abandoned = True
+            self._queue.clear()
+            self._later.clear()
+            self._condition.notify_all()
 
     def post(self, work: Callable[[], None], *, n_bytes: int = 0) -> None:
         """Have ``work`` done; ``n_bytes`` is the memory it holds until then. Never blocks."""
@@ -63,12 +80,20 @@ class Sender:
         self._start_thread()
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name="wren-sender", daemon=False)
+        with self._condition:
+            keep, self._kept = not self._kept, True
         try:
-            thread.start()
+            if keep:
+                threading.Thread(target=self._keep, name="wren-sender-keeper", daemon=False).start()
+            threading.Thread(target=self._run, name="wren-sender", daemon=True).start()
         except RuntimeError:
             # the interpreter is ending and starts no threads any more: what was posted is still done
             self._run(linger_time=0.0)
+
+    def _keep(self) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._abandoned or not self._n_threads)
+            self._kept = False
 
     def wait_for_room(self) -> None:
         """Block while more bytes wait than the room allows. Not for work itself: it would wait for itself."""
@@ -79,7 +104,7 @@ class Sender:
     def wait_until_idle(self) -> None:
         """Block until everything that was posted is done."""
         with self._condition:
-            while self._queue or self._later or self._n_idle < self._n_threads:
+            while not self._abandoned and (self._queue or self._later or self._n_idle < self._n_threads):
                 self._condition.wait()
 
     def _run(self, linger_time: float = _LINGER_TIME) -> None:
@@ -107,7 +132,7 @@ class Sender:
                     ending = now - idle_since >= linger_time or not threading.main_thread().is_alive()
                     if ending and not self._later:
                         self._n_threads -= 1
-                        return None
+                        return None  # whoever waits for that is woken below
                     self._condition.wait(_LOOK_INTERVAL)
                 return self._queue.popleft()
             finally:

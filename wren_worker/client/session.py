@@ -12,6 +12,9 @@ from wren_worker.client.cancelling import cancel_calls
 from wren_worker.client.collector import Collector
 from wren_worker.client.hints import Hints
 from wren_worker.client.job import Job, Restored
+from wren_worker.client.looking import Looker
+from wren_worker.client.recovery import Recovery
+from wren_worker.client.resend import Resender
 from wren_worker.client.scaling import Scaling
 from wren_worker.client.sender import Sender
 from wren_worker.client.transport import Ticket, Transport
@@ -74,12 +77,30 @@ class Session:
         threading.Thread(target=self._collect, args=[collector], name="wren-collector", daemon=True).start()
 
     def _new_collector(self) -> Collector:
+        transport = self.transport
+        hints = Hints(transport.why_nothing_runs, enabled=self._progress is not False)
+        resender = Resender(
+            store=transport.store,
+            task_queue=transport.task_queue,
+            audience=transport.names.audience(transport.task_queue.name),
+            reply_url=self.reply_url,
+            clock=transport.clock,
+        )
+        recovery = Recovery(
+            store=transport.store,
+            task_queue=transport.task_queue,
+            clock=transport.clock,
+            hints=hints,
+            resender=resender,
+            patience=transport.patience,
+        )
         return Collector(
             self,
-            store=self.transport.store,
-            clock=self.transport.clock,
-            hints=Hints(self.transport.why_nothing_runs, enabled=self._progress is not False),
+            store=transport.store,
+            clock=transport.clock,
+            hints=hints,
             reply_queue=self._open_reply_queue,
+            recovery=recovery,
         )
 
     def look(self, job: Job) -> None:
@@ -88,7 +109,11 @@ class Session:
         Raises:
             StoreError: S3 did not say.
         """
-        self._new_collector().look_for(job)
+        looker = Looker(self.job, store=self.transport.store, clock=self.transport.clock)
+        try:
+            looker.look_for(job)
+        finally:
+            looker.close()
 
     def expect(self) -> None:
         """Wake the collector: a job has unresolved calls again."""

@@ -85,6 +85,14 @@ class Backend(Protocol):
         """
         ...
 
+    def unresolved(self) -> list[Future[object]]:
+        """Return the futures of its calls that have no outcome yet."""
+        ...
+
+    def interrupted(self) -> None:
+        """Say what ``close`` waits for, after a Ctrl-C."""
+        ...
+
     def close(self) -> None:
         """Wait until everything is sent, then end threads."""
         ...

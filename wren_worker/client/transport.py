@@ -10,7 +10,7 @@ from wren_worker.clock import Clock
 from wren_worker.config import Names
 from wren_worker.protocol.ports import Elastic, ObjectStore, ReplyQueue, TaskQueue
 
-__all__ = ["LONGEST_CALL_TIME", "Restore", "Ticket", "Transport"]
+__all__ = ["LONGEST_CALL_TIME", "Patience", "Restore", "Ticket", "Transport"]
 
 #: SQS keeps a delivery for at most 12 h from its first receive; an hour of it is for everything but the call.
 #: Source: SQS developer guide, "Visibility timeout", read 2026-11.
@@ -30,6 +30,19 @@ class Ticket:
     first_call: int
     n_calls: int
     record: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a chunk may be nowhere: in no queue, on no instance, without outcome.
+
+    Attributes:
+        lost_time: Seconds after which it is sent again; doubles each time.
+        most_resends: How often, before its calls are given up.
+    """
+
+    lost_time: float = 180.0
+    most_resends: int = 5
 
 
 class Restore(Protocol):
@@ -57,6 +70,7 @@ class Transport:
         python: The Python minor that runs calls, "3.11".
         longest_call_time: Largest timeout the fleet can honour, in seconds.
         elastic: Starts instances for calls that wait; None: somebody else does.
+        patience: When what is nowhere is sent again.
     """
 
     names: Names
@@ -71,3 +85,4 @@ class Transport:
     python: str
     longest_call_time: float = LONGEST_CALL_TIME
     elastic: Elastic | None = None
+    patience: Patience = Patience()

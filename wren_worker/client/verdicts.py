@@ -66,6 +66,15 @@ class Verdicts:
         self._store = store
         self._clock = clock
 
+    def give_up(self, job: Job, books: Iterable[ChunkBook], make_record: MakeRecord) -> int:
+        """Write outcomes for all unresolved calls of some chunks, as ``record``."""
+        calls = {index for book in books for index in range(book.first_call, book.first_call + book.n_calls)}
+        if not calls:
+            return 0
+        with job.condition:
+            found = places(job, job.ledger.open_places(calls))
+        return self.record(job, found, make_record)
+
     def record(self, job: Job, wanted: Sequence[Place], make_record: MakeRecord) -> int:
         """Write outcomes for calls that have none and give the job's futures what holds now; return how many got one.
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from wren_worker.client import interrupts
 from wren_worker.client.future import Future
 from wren_worker.client.job import Job
 
@@ -39,7 +40,9 @@ class Watch:
             job.source.listen()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            interrupts.waiting(self._jobs)
         for job in self._jobs:
             with job.condition:
                 job.watchers.remove(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -12,8 +13,9 @@ from wren_worker.client.job import Job
 from wren_worker.client.pacing import HOLD_TIME, NEVER, WIDEN_TIME, Pacer
 from wren_worker.client.sender import Sender
 from wren_worker.client.shipping import TAIL_BYTES, Batch, Shipping, travels_inline
+from wren_worker.client.verdicts import Verdicts, verdict
 from wren_worker.clock import Clock
-from wren_worker.errors import SerializationError, WrenError
+from wren_worker.errors import SerializationError, StoreError, WrenError
 from wren_worker.protocol.envelope import sha256_hex
 from wren_worker.protocol.frames import pack_new_calls
 from wren_worker.protocol.model import Cut, Segment
@@ -46,6 +48,7 @@ class JobWriter:
         burst: Whether single calls come, one by one, for as long as the caller likes; those that come while a send is
             in the air gather.
         modules: The module names that the function needs.
+        verdicts: Records what becomes of calls that cannot be sent.
     """
 
     def __init__(
@@ -59,8 +62,10 @@ class JobWriter:
         chunksize: int | None,
         burst: bool = False,
         modules: Iterable[str] = (),
+        verdicts: Verdicts,
     ) -> None:
         self.job = job
+        self._verdicts = verdicts
         self._sender = sender
         self._clock = clock
         self._prepare = prepare
@@ -133,13 +138,16 @@ class JobWriter:
             self._settle_down()
         self.job.close()
 
-    def abort(self) -> None:
-        """Drop what was not sent yet and leave the job unsealed."""
+    def abort(self) -> int:
+        """Drop what was not sent yet and leave the job unsealed; return how many calls are on their way."""
         with self._lock:
             self._closing = self._aborted = True
             self._waiting, self._cuts, self._parts = [], [], []
+        with self.job.condition:
+            n_sent = sum(book.n_calls for book in self.job.ledger.open_books() if book.host_send_timestamp)
         self.job.fail(WrenError(f"Job {self.job.job_id} was given up before all its calls were there."))
         self.job.close()
+        return n_sent
 
     def _need(self, modules: set[str]) -> None:
         if self._shipping is not None:
@@ -268,13 +276,26 @@ class JobWriter:
                 work()
         except Exception as error:  # noqa: BLE001 - the futures of these chunks say it
             self._fail(error, cuts)
-        with self._lock:
-            self._in_air -= 1
-            self._settle_down()
+        except BaseException as error:
+            self._fail(error, cuts)
+            raise
+        finally:
+            with self._lock:
+                self._in_air -= 1
+                self._settle_down()
 
-    def _fail(self, error: Exception, cuts: Sequence[Cut]) -> None:
+    def _fail(self, error: BaseException, cuts: Sequence[Cut]) -> None:
+        """Give up the chunks of some cuts that were not sent. What was sent runs, whatever could not be stored."""
         self._broken = True  # a job with a hole in it is never sealed
-        self.job.fail_chunks(error, [int(cut.chunk_id) for cut in cuts])
+        numbers = [int(cut.chunk_id) for cut in cuts]
+        with self.job.condition:
+            books = [book for number in numbers if (book := self.job.ledger.book(number)) is not None]
+            books = [book for book in books if not book.host_send_timestamp]
+        if not isinstance(error, StoreError):  # with S3 out of reach nothing can be recorded, nor read by others
+            text = f"call {{call}} of job {self.job.job_id} could not be sent: {error}"
+            with contextlib.suppress(StoreError):
+                self._verdicts.give_up(self.job, books, verdict("ChunkLost", text, resent=0))
+        self.job.fail_chunks(error, [book.number for book in books])
 
     def _settle_down(self) -> None:
         if self._in_air or self._aborted:

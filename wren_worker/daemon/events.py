@@ -19,6 +19,7 @@ __all__ = [
     "Inbox",
     "JobFiles",
     "LeaseLost",
+    "LeaveAsked",
     "PollEnded",
     "Rejected",
     "Removed",
@@ -138,7 +139,15 @@ class Settled:
     resolved: frozenset[int]
 
 
-Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed | Fetched | Settled
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveAsked:
+    """The instance is to leave: ``why``, and by when on the monotonic clock, None when it may take its time."""
+
+    why: str
+    deadline: float | None = None
+
+
+Event = Arrived | Rejected | PollEnded | LeaseLost | Stored | Removed | Fetched | Settled | LeaveAsked
 
 
 @dataclass(slots=True)

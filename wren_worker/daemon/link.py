@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from wren_worker.protocol.frames import MAX_ORDER_BYTES, FrameReader, Kind, pack_frame
 from wren_worker.protocol.page import PAGE_BYTES, Page
@@ -24,16 +23,18 @@ __all__ = ["Link"]
 _READ_BYTES = 1 << 18
 
 
-def _shared_page(folder: Path) -> int:
-    """Return a descriptor of memory for the page."""
-    if sys.platform == "linux":
-        descriptor = os.memfd_create("wren-page")
+def _page_file(folder: Path) -> IO[bytes]:
+    """Return the file of a shared page, of memory where there is such a thing.
+
+    A page of a file that has no room on a full disk ends whoever writes to it, the daemon first, by SIGBUS.
+    """
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("wren-page", os.MFD_CLOEXEC), "w+b")
     else:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            descriptor = os.dup(file.fileno())
-    # written, not only made longer: a page of a full disk that is first touched through a map ends the process
-    os.write(descriptor, bytes(PAGE_BYTES))
-    return descriptor
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by handed_over
+    file.write(bytes(PAGE_BYTES))
+    file.flush()
+    return file
 
 
 class Link:
@@ -68,8 +69,8 @@ class Link:
         out_read, self._out_write = os.pipe()
         err_read, self._err_write = os.pipe()
         self._pipes = {out_read: STDOUT, err_read: STDERR}
-        self._page_fd = _shared_page(folder)
-        self.page = Page(self._page_fd)
+        self._page_file = _page_file(folder)
+        self.page = Page(self._page_file.fileno())
         self.page.clear()
         self._open = True
         #: Whether the child's end of the socket is closed, by its death or by what it runs.
@@ -82,14 +83,14 @@ class Link:
     @property
     def childs_descriptors(self) -> list[int]:
         """Return what the child gets: channel, stdout, stderr, page."""
-        return [self._childs_channel.fileno(), self._out_write, self._err_write, self._page_fd]
+        return [self._childs_channel.fileno(), self._out_write, self._err_write, self._page_file.fileno()]
 
     def handed_over(self) -> None:
         """Close the child's ends here, so that its death closes the last of them."""
         self._childs_channel.close()
         os.close(self._out_write)
         os.close(self._err_write)
-        os.close(self._page_fd)
+        self._page_file.close()
 
     def close(self) -> None:
         """Let go of everything; an idle child ends by that, and its keeper ends what it left."""

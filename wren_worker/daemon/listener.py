@@ -28,10 +28,12 @@ class Listener:
 
     Args:
         log_path: Where the reason is written before the machine goes.
+        console: The machine's console, which takes the reason too; None when there is none of its own.
     """
 
-    def __init__(self, log_path: Path) -> None:
+    def __init__(self, log_path: Path, console: Path | None = None) -> None:
         self._log_path = log_path
+        self._console = console
         self._exits: dict[str, list[float]] = defaultdict(list)
         self._asked = False
 
@@ -52,11 +54,13 @@ class Listener:
             return
         self._asked = True
         line = {"event": "power_off", "who": "listener", "why": why, "timestamp": round(time.time(), 3)}
-        try:
-            with self._log_path.open("a") as log:
-                log.write(json.dumps(line) + "\n")
-        except OSError:
-            pass  # a full disk must not keep the machine running
+        for path in (self._log_path, self._console):
+            try:
+                if path is not None:
+                    with path.open("a") as log:
+                        log.write(json.dumps(line) + "\n")
+            except OSError:
+                pass  # a full disk must not keep the machine running
         subprocess.Popen(["systemctl", "poweroff"], stdin=subprocess.DEVNULL, stdout=sys.stderr)
 
     def serve(self, source: TextIO, answers: TextIO) -> None:
@@ -79,7 +83,9 @@ class Listener:
 
 def main() -> None:
     """Serve on stdin and stdout."""
-    Listener(Path(os.environ["WREN_LOG_DIR"]) / "listener.log").serve(sys.stdin, sys.stdout)
+    console = os.environ.get("WREN_CONSOLE")
+    log_path = Path(os.environ["WREN_LOG_DIR"]) / "listener.log"
+    Listener(log_path, Path(console) if console else None).serve(sys.stdin, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wren_worker.clock import Clock
-from wren_worker.daemon.disk import Disk
 from wren_worker.daemon.doorbell import Doorbell
 from wren_worker.daemon.events import (
     Arrived,
+    Event,
     Fetched,
     Inbox,
     LeaseLost,
+    LeaveAsked,
     PollEnded,
     Rejected,
     Removed,
@@ -27,6 +28,7 @@ from wren_worker.daemon.exits import Exit
 from wren_worker.daemon.needs import Needs
 from wren_worker.daemon.receiver import Receiver
 from wren_worker.daemon.retire import Retirement, Verdict
+from wren_worker.daemon.room import Room
 from wren_worker.daemon.signals import StopSignals
 from wren_worker.daemon.slot import Slot
 from wren_worker.daemon.vitals import Vitals
@@ -68,7 +70,7 @@ class Daemon:
         workload: What is held.
         needs: Gets what slots ask for.
         doorbell: Hears of cancellations.
-        disk: Says whether there is room.
+        room: Whether the disk takes more work.
         vitals: Signs of life.
         retirement: The bounds of the instance's life.
         stop: Counts SIGTERMs.
@@ -87,7 +89,7 @@ class Daemon:
         workload: Workload,
         needs: Needs,
         doorbell: Doorbell,
-        disk: Disk,
+        room: Room,
         vitals: Vitals,
         retirement: Retirement,
         stop: StopSignals,
@@ -102,7 +104,7 @@ class Daemon:
         self._workload = workload
         self._needs = needs
         self._doorbell = doorbell
-        self._disk = disk
+        self._room = room
         self._vitals = vitals
         self._retirement = retirement
         self._stop = stop
@@ -166,29 +168,36 @@ class Daemon:
             for event in key.data(mask):
                 self._workload.slot_event(event)
         for item in self._inbox.take():
-            if isinstance(item, Arrived):
-                self._arrived(item)
-            elif isinstance(item, Rejected):
-                self._log.event("message_rejected", reason=item.reason)
-            elif isinstance(item, LeaseLost):
-                self._workload.lease_lost(item.receipt_handle)
-            elif isinstance(item, Stored):
-                self._workload.stored(item)
-            elif isinstance(item, Removed):
-                self._workload.removed(item)
-            elif isinstance(item, Settled):
-                self._workload.settled(item)
-            elif isinstance(item, Fetched):
-                self._needs.fetched(item)
-            else:
-                self._poll_ended(item)
+            self._take(item)
+
+    def _take(self, item: Event) -> None:
+        if isinstance(item, Arrived):
+            self._arrived(item)
+        elif isinstance(item, Rejected):
+            self._log.event("message_rejected", reason=item.reason)
+        elif isinstance(item, LeaseLost):
+            self._workload.lease_lost(item.receipt_handle)
+        elif isinstance(item, Stored):
+            self._workload.stored(item)
+        elif isinstance(item, Removed):
+            self._workload.removed(item)
+        elif isinstance(item, Settled):
+            self._workload.settled(item)
+        elif isinstance(item, Fetched):
+            self._needs.fetched(item)
+        elif isinstance(item, LeaveAsked):
+            self._leave_asked(item)
+        else:
+            self._poll_ended(item)
 
     def _arrived(self, arrived: Arrived) -> None:
         self._workload.poll_ends = 0.0  # what it brought is here, so the poll is over
         self._workload.arrive(arrived)
         if arrived.known is None and self._doorbell.rung(arrived.chunk.job_id):
             self._doorbell.settle(arrived.receipt_handle, arrived.chunk)  # it rang while this was being fetched
-        if self._state is State.DRAINING and self._leave_by is None and self._polling.last_look:
+        if not self._room.enough:
+            self._workload.release(arrived.receipt_handle)  # it was polled for while there was room
+        elif self._state is State.DRAINING and self._leave_by is None and self._polling.last_look:
             self._enter(State.RUNNING)  # somebody sent work at the last moment
         elif self._state is not State.RUNNING:
             self._workload.release(arrived.receipt_handle)
@@ -228,6 +237,16 @@ class Daemon:
             self._leave_by = self._clock.monotonic() + _STOP_TIME
             self._workload.begin_release()
 
+    def _leave_asked(self, asked: LeaveAsked) -> None:
+        """Start nothing more, finish what runs, give the rest back; then the clock's verdict is to go."""
+        now = self._clock.monotonic()
+        if self._state is State.OFF or self._leave_by is not None:
+            return
+        self._log.event("leave_asked", why=asked.why, deadline_in=asked.deadline and round(asked.deadline - now, 1))
+        self._retirement = self._retirement.asked_to_leave(now=now, deadline=asked.deadline, why=asked.why)
+        self._enter(State.DRAINING)
+        self._workload.begin_release()
+
     # --- retiring -----------------------------------------------------------------------------------------------------
 
     def _retire(self) -> None:
@@ -249,7 +268,7 @@ class Daemon:
             self._exit = Exit.STOPPED
         else:
             self._leave_by = None
-            self._go_off(now, "maximum lifetime")
+            self._go_off(now, self._retirement.why)
 
     def _judge(self, verdict: Verdict, now: float, idle_since: float | None) -> None:
         if verdict is Verdict.OFF:
@@ -259,7 +278,7 @@ class Daemon:
         elif verdict is Verdict.DRAIN:
             self._enter(State.DRAINING)
             if self._workload.empty and not self._receiver.polling:
-                self._go_off(now, "maximum lifetime")
+                self._go_off(now, self._retirement.why)
         elif verdict is Verdict.LAST_LOOK:
             self._look_last(now)
         else:
@@ -271,8 +290,8 @@ class Daemon:
         polling = self._polling
         if self._receiver.polling:
             return
-        if polling.last_look_was_empty or not self._may_receive():
-            self._go_off(now, "idle")
+        if polling.last_look_was_empty or not self._workload.storing or not self._room.enough:
+            self._go_off(now, self._room.error or "idle")
             return
         self._enter(State.DRAINING)
         polling.last_look = True
@@ -281,13 +300,14 @@ class Daemon:
     def _poll(self, now: float, wait_time: float) -> None:
         self._polling.last_look_was_empty = False
         n_wanted = min(_MAX_MESSAGES, self._workload.n_wanted)
-        if self._receiver.polling or not n_wanted or now < self._polling.resume or not self._may_receive():
+        if self._receiver.polling or not n_wanted or now < self._polling.resume or not self._workload.storing:
+            return
+        if not self._room.enough:
+            self._vitals.last_error = self._room.error
+            for slot in self._slots:
+                slot.let_go()  # what its job wrote may be what fills the disk
             return
         self._order_poll(n_wanted, wait_time, now)
-
-    def _may_receive(self) -> bool:
-        """Return whether more work is of any use: its results can be stored, and the disk has room for it."""
-        return self._workload.storing and self._disk.room()
 
     def _order_poll(self, max_messages: int, wait_time: float, now: float) -> None:
         self._workload.poll_ends = now + wait_time + _POLL_MARGIN

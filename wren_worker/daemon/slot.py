@@ -144,7 +144,8 @@ class Slot:
         """Start the keeper; only from the main thread, since its life hangs on the thread that started it."""
         ours, theirs = socket.socketpair()
         self._control_reader = FrameReader()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("cwd", "outbox"):  # now, while the disk has room for them
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
         command = [*self._command, str(theirs.fileno()), str(os.getpid())]
         self._keeper = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], env=self._environ, cwd=self.folder, start_new_session=True
@@ -284,6 +285,11 @@ class Slot:
             self._control.send(pack_frame(Kind.KILL, json.dumps({"signal": int(number)}).encode()))
         except OSError:
             pass  # the keeper is gone, which _read_control will see
+
+    def let_go(self) -> None:
+        """End a child that has nothing to do, which clears away the files that its job left where it stood."""
+        if self.free:
+            self._drop_child()
 
     def answer(self, generation: int, body: bytes) -> None:
         """Answer a question of the child, if it is still the one that asked."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wren_worker.errors import FleetError
 from wren_worker.protocol.ports import Machines
+from wren_worker.version import VERSION
 
 __all__ = ["STOCK", "Image", "Stock", "choose_image"]
 
@@ -40,11 +41,21 @@ STOCK = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An image to boot from. ``stock``: it has nothing of ours, so user-data must bring it."""
+    """An image to boot from. ``stock``: it has nothing of ours. ``wheel``: the version of our wheel on it, or "".
+
+    Images hold dependencies; the launcher's own wheel comes at boot, so that both sides are equal. Only an image that
+    has the very version needs nothing.
+    """
 
     image_id: str
     what: str
     stock: bool = False
+    wheel: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Return whether an instance of it needs nothing from the launcher."""
+        return self.wheel == VERSION
 
 
 def choose_image(machines: Machines, python: str, *, wanted: str = "auto") -> Image:
@@ -54,10 +65,18 @@ def choose_image(machines: Machines, python: str, *, wanted: str = "auto") -> Im
         FleetError: There is none; says what to do.
     """
     if wanted != "auto":
-        return Image(image_id=wanted, what=f"{wanted}, as named")
+        named = machines.named_image(wanted)
+        if named is None:
+            raise FleetError(
+                f"There is no image {wanted} in this region that this account may use. `wren-standalone image ls` "
+                "lists yours; --image auto chooses.",
+                started=(),
+                retryable=False,
+            )
+        return Image(image_id=wanted, what=f"{wanted}, as named", wheel=named.wheel)
     own = machines.find_image(python)
     if own is not None:
-        return Image(image_id=own, what=f"{own}, your own for Python {python}")
+        return Image(image_id=own.image_id, what=f"{own.image_id}, your own for Python {python}", wheel=own.wheel)
     stock = STOCK.get(python)
     found = machines.find_stock_image(stock.owner, stock.name_pattern) if stock else None
     if stock is None or found is None:

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 from wren_worker.config import InstanceConfig, Names
 from wren_worker.errors import ConfigError, FleetError
+from wren_worker.fleet import bootstrap
 from wren_worker.fleet.breaker import check_boots
 from wren_worker.fleet.images import Image, choose_image
 from wren_worker.fleet.spec import Launch, family_traits
-from wren_worker.fleet.userdata import render
+from wren_worker.fleet.userdata import Bootstrap, render
 from wren_worker.protocol.ports import InstanceRequest, LaunchReport, Machines, ObjectStore
 from wren_worker.version import VERSION
 
-__all__ = ["BOOT_TAG", "LIFETIME_TAG", "UserData", "launch", "remarks"]
+__all__ = ["BOOT_TAG", "LIFETIME_TAG", "launch", "remarks"]
 
 #: What tells anybody off the machine when it should be over. Times in seconds.
 LIFETIME_TAG, BOOT_TAG = "wren:max-lifetime", "wren:boot-timeout"
-#: Makes the user-data of an instance's configuration on an image.
-UserData = Callable[[InstanceConfig, Image], str]
-
-
-def plain_user_data(config: InstanceConfig, image: Image) -> str:
-    """Return the user-data for an image that has everything.
-
-    Raises:
-        FleetError: The image is a stock one.
-    """
-    if image.stock:
-        raise FleetError(
-            f"There is no image of your own for Python {config.python}; bake one with `wren-standalone image build`, "
-            "or name one with --image.",
-            started=(),
-            retryable=False,
-        )
-    return render(config)
 
 
 def launch(
@@ -47,7 +29,6 @@ def launch(
     launch_id: str,
     store: ObjectStore | None = None,
     anyway: bool = False,
-    user_data: UserData = plain_user_data,
 ) -> LaunchReport:
     """Start what ``spec`` asks for; a partial fill is told in the report.
 
@@ -57,17 +38,17 @@ def launch(
         names: The fleet.
         python: The Python minor that their slots run.
         launch_id: Unique; repeating it repeats the same request, which starts nothing twice.
-        store: The fleet's bucket, which tells whose daemons came up; None does not ask.
+        store: The fleet's bucket, which tells whose daemons came up and takes what the image lacks; None does neither.
         anyway: Whether to start what failed to come up lately.
-        user_data: Makes the user-data.
 
     Raises:
         ConfigError: No image of ours runs on such types.
         FleetError: Nothing was started; says why. ``retryable``: asking again later may help.
+        StoreError: The bucket refuses what the image lacks.
     """
     remarks(spec)
     image = choose_image(machines, python, wanted=spec.image)
-    text = user_data(_config(spec, names, python), image)
+    text = render(_config(spec, names, python), bootstrap=_bring(image, names, python, store))
     recipe = hashlib.sha256(f"{image.image_id}\0{text}".encode()).hexdigest()[:16]
     if store is not None and not anyway:
         check_boots(machines, store, names.fleet, recipe=recipe)
@@ -93,6 +74,18 @@ def launch(
             },
         )
     )
+
+
+def _bring(image: Image, names: Names, python: str, store: ObjectStore | None) -> Bootstrap | None:
+    """Store the archive of what the image lacks, and return where it lies; one for all images of a Python."""
+    if image.complete:
+        return None
+    if store is None:
+        raise FleetError(f"{image.what}, lacks this version's wheel, and no bucket is known to bring it.", started=())
+    archive = bootstrap.build(python=python)
+    if not store.exists(archive.key):
+        store.put(archive.key, archive.data)
+    return Bootstrap(bucket=names.bucket, key=archive.key, sha256=archive.sha256, region=names.region)
 
 
 def _config(spec: Launch, names: Names, python: str) -> InstanceConfig:

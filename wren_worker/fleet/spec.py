@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from wren_worker.errors import ConfigError
 
-__all__ = ["Launch", "family_traits", "parse_time"]
+__all__ = ["Launch", "family_traits"]
 
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 #: EC2 asks to break up larger requests. Source: RunInstances, read 2026-11.
 _MAX_COUNT = 500
 #: A process each; no instance type has more vCPUs to run them on.
@@ -20,18 +19,6 @@ _DEFAULT_TYPES = ("c5.xlarge",)
 _TIMES = ("idle_timeout", "max_lifetime", "lease_time", "stale_timeout", "boot_timeout", "deadman_interval")
 #: Before the end of its life an instance takes no new work: 15 minutes, or a quarter of its life if that is less.
 _DRAIN_TIME = 900.0
-
-
-def parse_time(text: str) -> float:
-    """Return the seconds of "90", "90s", "5m", "8h" or "1.5d".
-
-    Raises:
-        ConfigError: It is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
-    if match is None:
-        raise ConfigError(f"'{text}' is no time. Write seconds, or a number with s, m, h or d: 90s, 5m, 8h.")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def family_traits(instance_type: str) -> str:

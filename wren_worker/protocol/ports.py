@@ -15,6 +15,7 @@ from typing import Protocol
 
 __all__ = [
     "Elastic",
+    "FoundImage",
     "InstanceInfo",
     "InstanceRequest",
     "LaunchReport",
@@ -228,6 +229,14 @@ class InstanceRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundImage:
+    """An image that instances can boot from. ``wheel``: the version of our wheel that is on it, "" for none."""
+
+    image_id: str
+    wheel: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchReport:
     """What a launch started, and why not the rest: ``(reason code, sentence)`` per shortfall, and what helps."""
 
@@ -285,8 +294,12 @@ class Machines(Protocol):
         """Tag running instances (drain)."""
         ...
 
-    def find_image(self, python: str) -> str | None:
+    def find_image(self, python: str) -> FoundImage | None:
         """Return the newest own image for a Python minor, by its ``wren:python`` tag."""
+        ...
+
+    def named_image(self, image_id: str) -> FoundImage | None:
+        """Return an image by its id, None when nobody may boot from such a one."""
         ...
 
     def find_stock_image(self, owner: str, name_pattern: str) -> str | None:
@@ -342,7 +355,19 @@ class Metadata(Protocol):
         ...
 
     def tag(self, key: str) -> str | None:
-        """Return one of the instance's own tags, None when it is not set."""
+        """Return one of the instance's own tags, None when it is not set.
+
+        Raises:
+            FleetError: The metadata service does not answer.
+        """
+        ...
+
+    def interruption(self) -> float | None:
+        """Return when AWS takes this spot instance away (unix seconds), None while it does not mean to.
+
+        Raises:
+            FleetError: The metadata service does not answer.
+        """
         ...
 
 

@@ -101,7 +101,7 @@ class Cloud:
         image = self._ec2.register_image(name=f"wren-worker-py{python}", description="The sandbox's baked image")
         image.virtualization_type, image.architecture, image.root_device_type = "hvm", "x86_64", "ebs"
         image.root_device_name = "/dev/xvda"
-        image.add_tags({"wren:python": python, "wren:version": VERSION})
+        image.add_tags({"wren:python": python, "wren:version": VERSION, "wren:wheel": VERSION})
         return str(image.id)
 
 

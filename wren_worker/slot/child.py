@@ -134,11 +134,14 @@ class Child:
         header, (function, modules) = split_sections(body)
         self._slot = int(str(header["slot"]))
         self._folder = Path(str(header["folder"]))
-        (self._folder / "cwd").mkdir(parents=True, exist_ok=True)
-        (self._folder / "outbox").mkdir(exist_ok=True)
-        os.chdir(self._folder / "cwd")
         self._job = Job(header, bytes(function), bytes(modules))
-        self._job.enter()
+        try:
+            (self._folder / "cwd").mkdir(parents=True, exist_ok=True)
+            (self._folder / "outbox").mkdir(exist_ok=True)
+            os.chdir(self._folder / "cwd")
+            self._job.enter()
+        except Exception as error:  # noqa: BLE001 - a full disk, say: each call says so; a crash would say nothing
+            self._job.fail(error)
         self._surroundings = Surroundings()
         self._surroundings.fresh_seeds()
 

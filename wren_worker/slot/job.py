@@ -65,6 +65,10 @@ class Job:
                 sys.path.remove("")
         self._modules = b""
 
+    def fail(self, error: BaseException) -> None:
+        """Give every call this error: the job could not be set up."""
+        self._failure = error
+
     def retries(self, error: BaseException) -> bool:
         """Return whether the user wants a call that raised this run again, as long as there are retries left."""
         names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)

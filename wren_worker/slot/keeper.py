@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -104,7 +105,7 @@ class Keeper:
             self._kill_group()
             os.waitpid(self._child, 0)
             self._child = 0
-            self._end_orphans()
+            self._tidy_up()
         keeper_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -144,9 +145,14 @@ class Keeper:
             self._kill_group()
             _, status, usage = os.wait4(self._child, 0)
             self._child = 0
-            self._end_orphans()
+            self._tidy_up()
             scale = 1 if sys.platform == "darwin" else 1024
             self._report(Kind.EXITED, status=os.waitstatus_to_exitcode(status), peak_rss_bytes=usage.ru_maxrss * scale)
+
+    def _tidy_up(self) -> None:
+        self._end_orphans()
+        # what calls wrote where they stood is theirs while their child lives; this process stands in the slot's folder
+        shutil.rmtree("cwd", ignore_errors=True)
 
     def _end_orphans(self) -> None:
         # killing one hands its own children to this process, so look again until none is left

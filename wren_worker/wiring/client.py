@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from wren_worker.aws.sqs import create_reply_queue
 from wren_worker.client.attach import attach as attach_to
@@ -19,9 +20,10 @@ from wren_worker.client.cancel import cancel_job
 from wren_worker.client.executor import Executor
 from wren_worker.client.future import Future
 from wren_worker.client.inline import Inline
+from wren_worker.client.pool import Pool
 from wren_worker.client.remote import Remote
 from wren_worker.client.session import Session
-from wren_worker.client.transport import LONGEST_CALL_TIME, Ticket, Transport
+from wren_worker.client.transport import LONGEST_CALL_TIME, Patience, Ticket, Transport
 from wren_worker.clock import SystemClock
 from wren_worker.config import Names, Settings, load_settings
 from wren_worker.errors import ConfigError
@@ -31,7 +33,7 @@ from wren_worker.sandbox import control
 from wren_worker.wiring.elastic import elastic
 from wren_worker.wiring.operator import Operator
 
-__all__ = ["attach", "cancel", "executor", "restore_future"]
+__all__ = ["attach", "cancel", "executor", "pool", "restore_future"]
 
 _BACKENDS = ("sqs", "local", "inline")
 #: The sandbox of a process lives as long as the process, so its instance never idles out before.
@@ -84,6 +86,11 @@ def executor(
         return Executor(Inline(SystemClock()), **bounds)  # type: ignore[arg-type]
     transport = _transport(settings, launch, terminate_on_exit=terminate_on_exit)
     return Executor(Remote(transport, progress=settings.progress), **bounds)  # type: ignore[arg-type]
+
+
+def pool(**settings: Any) -> Pool:
+    """Return a ``concurrent.futures.Executor`` on a fleet; keywords as ``executor``'s."""
+    return Pool(executor(**settings))
 
 
 def attach(
@@ -167,6 +174,7 @@ def _transport(settings: Settings, spec: Launch | None = None, *, terminate_on_e
         python=operator.python,
         longest_call_time=min(LONGEST_CALL_TIME, spec.longest_call_time) if spec else LONGEST_CALL_TIME,
         elastic=elastic(operator, spec, terminate_on_exit=terminate_on_exit) if spec else None,
+        patience=Patience(lost_time=settings.lost_time),
     )
 
 

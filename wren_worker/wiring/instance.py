@@ -17,7 +17,6 @@ from wren_worker.aws.session import Aws
 from wren_worker.aws.sqs import SqsReplySender, SqsTaskQueue
 from wren_worker.clock import SystemClock
 from wren_worker.config import InstanceConfig, load_instance_config
-from wren_worker.daemon.disk import Disk
 from wren_worker.daemon.doorbell import Doorbell
 from wren_worker.daemon.events import Inbox
 from wren_worker.daemon.exits import Exit, power_off
@@ -26,11 +25,13 @@ from wren_worker.daemon.leases import LeaseKeeper
 from wren_worker.daemon.loop import Daemon
 from wren_worker.daemon.memory import Machine, MemoryWatch, protect_daemon
 from wren_worker.daemon.needs import Needs
+from wren_worker.daemon.notices import Notices
 from wren_worker.daemon.outputs import Outputs
 from wren_worker.daemon.predecessor import MARK, end_predecessors, mark_value
 from wren_worker.daemon.publisher import Publisher
 from wren_worker.daemon.receiver import Receiver
 from wren_worker.daemon.retire import Retirement
+from wren_worker.daemon.room import Room
 from wren_worker.daemon.signals import StopSignals
 from wren_worker.daemon.slot import Slot
 from wren_worker.daemon.vitals import Vitals
@@ -98,7 +99,8 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     clock, inbox = SystemClock(), Inbox()
     stop = StopSignals(inbox)
     stop.install()
-    instance_id = ImdsMetadata(environ).instance_id()
+    metadata = ImdsMetadata(environ)
+    instance_id = metadata.instance_id()
     aws = Aws(config.region, account=config.account, on_instance=True)
     # before any other thread wants a client: nothing is received before this one is there
     aws.sqs()
@@ -113,7 +115,8 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
 
     selector = selectors.DefaultSelector()
     slot_environ = _slot_environ(environ, run_dir=run_dir, threads=max(1, cores // n_slots))
-    slots = _slots(config, n_slots=n_slots, work_dir=work_dir, environ=slot_environ, selector=selector)
+    runtime = config.runtime or _image_runtime(environ)
+    slots = _slots(runtime, n_slots=n_slots, work_dir=work_dir, environ=slot_environ, selector=selector)
     queue_name = config.names.task_queue(config.python)
     task_queue, store = SqsTaskQueue(aws, queue_name), S3Store(aws, config.names.bucket)
     leases = LeaseKeeper(queue_=task_queue, inbox=inbox, lease_time=config.lease_time, clock=clock, log=log)
@@ -157,7 +160,8 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     vitals = Vitals(
         config=config, instance_id=instance_id, run_dir=run_dir, n_slots=n_slots, clock=clock, publisher=publisher
     )
-    for thread in (leases, receiver, publisher, doorbell):
+    notices = Notices(metadata=metadata, inbox=inbox, clock=clock, log=log)
+    for thread in (leases, receiver, publisher, doorbell, notices):
         thread.start()
     code = Daemon(
         slots=slots,
@@ -167,7 +171,7 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
         workload=workload,
         needs=Needs(store=store, bucket=config.names.bucket, folder=work_dir / "refs", inbox=inbox, log=log),
         doorbell=doorbell,
-        disk=Disk(folder=work_dir, floor_bytes=config.min_free_bytes, clock=clock, log=log),
+        room=Room(work_dir, log=log),
         vitals=vitals,
         retirement=_retirement(config, run_dir, clock.monotonic()),
         stop=stop,
@@ -183,8 +187,14 @@ def _run(config: InstanceConfig, run_dir: Path, work_dir: Path, environ: Mapping
     os._exit(code)  # a receiver in its long poll and a PUT under way must not hold the exit
 
 
+def _image_runtime(environ: Mapping[str, str]) -> str:
+    """Return the interpreter that the image has for calls; without one they run under the daemon's own."""
+    runtime = environ.get("WREN_RUNTIME", "")
+    return runtime if os.access(runtime, os.X_OK) else sys.executable
+
+
 def _slots(
-    config: InstanceConfig,
+    runtime: str,
     *,
     n_slots: int,
     work_dir: Path,
@@ -197,7 +207,7 @@ def _slots(
             number=number,
             folder=work_dir / "slots" / str(number),
             modules=work_dir / "modules",
-            command=(config.runtime or sys.executable, "-P", str(program)),
+            command=(runtime, "-P", str(program)),
             environ=environ,
             selector=selector,
         )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from wren_worker.aws.ec2 import Ec2Machines
+from wren_worker.aws.images import Ec2Images
 from wren_worker.aws.logs_reader import CloudWatchReader
 from wren_worker.aws.network import Network
 from wren_worker.aws.probes import AwsProbes
@@ -24,7 +25,17 @@ from wren_worker.fleet.roster import Row, roster, why_nothing_runs
 from wren_worker.fleet.spec import Launch
 from wren_worker.protocol.ports import LaunchReport, QueueDepth
 
-__all__ = ["Operator"]
+__all__ = ["Operator", "region_of"]
+
+
+def region_of(settings: Settings) -> str:
+    """Return the region that commands work in; asks nobody.
+
+    Raises:
+        ConfigError: None is set anywhere.
+    """
+    # boto3 itself reads AWS_DEFAULT_REGION only; every other tool of AWS's reads this one too
+    return Aws(settings.region or os.environ.get("AWS_REGION"), settings.profile).region
 
 
 class Operator:
@@ -54,6 +65,7 @@ class Operator:
         self.clock = SystemClock()
         self.machines = Ec2Machines(self.aws, self.names.launch_template, fleet=self.names.fleet)
         self.network = Network(self.aws, group=self.names.launch_template, fleet=self.names.fleet)
+        self.images = Ec2Images(self.aws)
         self.store = S3Store(self.aws, self.names.bucket)
         self.task_queue = SqsTaskQueue(self.aws, self.names.task_queue(self.python))
         self.provisioner = AwsProvisioner(self.aws, tell=tell, clock=self.clock)
