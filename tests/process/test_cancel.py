@@ -76,7 +76,7 @@ def test_running_calls_are_stopped_within_seconds_also_one_that_ignores_sigterm(
     for chunk in chunks:
         verdict(rig, chunk, [chunk.first_call])
     ring(rig, job_id)
-    rig.until(lambda: not any(alive(mark) for mark in marks), timeout=8.0)
+    rig.until(lambda: not any(alive(mark) for mark in marks), timeout=20.0)
     rig.until(lambda: rig.depth() == (0, 0))
     assert [one.error for one in rig.outcomes(job_id).values()] == ["CallCancelled"] * 2
     # the slots serve on
@@ -119,11 +119,11 @@ def test_the_second_ring_of_a_job_is_heard_too_and_own_keys_count(rig: Rig):
     rig.until(lambda: all(alive(mark) for mark in marks))
     verdict(rig, chunks[0], [0])
     ring(rig, job_id)
-    rig.until(lambda: not alive(marks[0]), timeout=8.0)
+    rig.until(lambda: not alive(marks[0]), timeout=20.0)
     assert alive(marks[1])
     own_verdict(rig, chunks[0], 1)
     ring(rig, job_id)
-    rig.until(lambda: not alive(marks[1]), timeout=8.0)
+    rig.until(lambda: not alive(marks[1]), timeout=20.0)
     rig.until(lambda: rig.depth() == (0, 0))
     assert [rig.outcomes(job_id)[i].error for i in range(2)] == ["CallCancelled"] * 2
 

@@ -76,7 +76,7 @@ def test_kill_9_of_the_daemon_loses_nothing_and_leaves_nothing(rig: Rig):
     rig.until(lambda: any("sleep" in p.name() for p in rig.slot_processes()) and len(rig.outcomes(job_id)) > 0)
     daemon.kill()
     daemon.wait()
-    rig.until(lambda: rig.slot_processes() == [], timeout=2.0)
+    rig.until(lambda: rig.slot_processes() == [], timeout=10.0)
     rig.start(lease_time=2.0)
     assert values(rig.collect(job_id, 100)) == {i: i for i in range(100)}
     rig.until(lambda: rig.depth() == (0, 0))

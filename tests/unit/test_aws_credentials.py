@@ -20,7 +20,7 @@ def role() -> Any:
 
 def test_an_expired_token_is_renewed_and_tried_again_once():
     credentials = role()
-    renewal = Renewal(credentials, FakeClock())
+    renewal = Renewal(lambda: credentials, FakeClock())
     assert renewal._needs_retry(answer("ExpiredToken"), 1) == 0.0
     assert credentials._expiry_time <= datetime.now(UTC)
     assert renewal._needs_retry(answer("ExpiredToken"), 2) is None
@@ -28,7 +28,7 @@ def test_an_expired_token_is_renewed_and_tried_again_once():
 
 def test_what_another_thread_has_just_renewed_is_used():
     credentials, clock = role(), FakeClock()
-    renewal = Renewal(credentials, clock)
+    renewal = Renewal(lambda: credentials, clock)
     renewal._needs_retry(answer("ExpiredTokenException"), 1)
     credentials._expiry_time = fresh = datetime.now(UTC) + timedelta(hours=6)
     assert renewal._needs_retry(answer("ExpiredTokenException"), 1) == 0.0
@@ -40,8 +40,8 @@ def test_what_another_thread_has_just_renewed_is_used():
 
 def test_other_answers_and_keys_that_never_expire_are_left_to_botocore():
     credentials = role()
-    renewal = Renewal(credentials, FakeClock())
+    renewal = Renewal(lambda: credentials, FakeClock())
     assert renewal._needs_retry(answer("AccessDenied"), 1) is None
     assert renewal._needs_retry(None, 1) is None
     for forever in (None, SimpleNamespace(), SimpleNamespace(_expiry_time=None)):
-        assert Renewal(forever, FakeClock())._needs_retry(answer("ExpiredToken"), 1) is None
+        assert Renewal(lambda forever=forever: forever, FakeClock())._needs_retry(answer("ExpiredToken"), 1) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from wren_worker.clock import Clock, SystemClock
@@ -22,11 +23,12 @@ class Renewal:
     sessions were revoked, shows only in AWS's answer: then they are dropped, once, and the request is signed anew.
 
     Args:
-        credentials: The session's; None, or some that never expire, cannot be renewed.
+        credentials: Returns the session's, asked only when they are said to have expired; None, or some that never
+            expire, cannot be renewed.
         clock: Measures.
     """
 
-    def __init__(self, credentials: Any, clock: Clock | None = None) -> None:
+    def __init__(self, credentials: Callable[[], Any], clock: Clock | None = None) -> None:
         self._credentials = credentials
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
@@ -43,12 +45,13 @@ class Renewal:
         return 0.0 if code in _EXPIRED and self._renew() else None
 
     def _renew(self) -> bool:
-        if getattr(self._credentials, "_expiry_time", None) is None:
+        credentials = self._credentials()
+        if getattr(credentials, "_expiry_time", None) is None:
             return False
         with self._lock:
             now = self._clock.monotonic()
             if now - self._renewed > _FRESH_TIME:
                 self._renewed = now
                 # the next signature finds them expired and asks for others
-                self._credentials._expiry_time = datetime.datetime.now(datetime.UTC)
+                credentials._expiry_time = datetime.datetime.now(datetime.UTC)
         return True

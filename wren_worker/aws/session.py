@@ -68,7 +68,7 @@ class Aws:
         self._lock = threading.RLock()  # boto3 sessions are not safe for threads, their clients are
         self._session: boto3.Session | None = None
         self._clients: dict[tuple[str, Purpose], object] = {}
-        self._renewal = Renewal(None)
+        self._renewal = Renewal(lambda: None)
 
     @property
     def region(self) -> str:
@@ -229,7 +229,7 @@ class Aws:
             if core.get_credentials() is None:
                 # a client made now would stay without for good, and the role may be there in a second
                 raise ConfigError("The instance's metadata service gives no credentials: has it an instance profile?")
-        self._renewal = Renewal(core.get_credentials())
+        self._renewal = Renewal(core.get_credentials)
         try:
             return boto3.Session(botocore_session=core, region_name=self._region, profile_name=self._profile)
         except Exception as error:
