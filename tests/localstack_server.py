@@ -46,6 +46,7 @@ def running(folder: Path) -> Iterator[str]:
         "SERVICES": "sqs,s3",
         "DISABLE_EVENTS": "1",
         "SKIP_SSL_CERT_DOWNLOAD": "1",
+        "DNS_ADDRESS": "0",  # no name server of its own, which would look for another one first
     }
     log = folder / "localstack.log"
     with log.open("wb") as output:
