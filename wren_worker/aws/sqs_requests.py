@@ -91,7 +91,8 @@ def state_of(failure: BatchResultErrorEntryTypeDef) -> LeaseState:
     # available for visibility timeout change" or "Value … for parameter ReceiptHandle is invalid. Reason: The receipt
     # handle has expired", and the 12 h ceiling as "Total VisibilityTimeout … beyond the limit"
     text = failure.get("Message", "").lower()
-    if code == "InvalidParameterValue" and any(word in text for word in ("visibility", "receipthandle")):
+    # LocalStack puts its class's name there, with an "Exception" behind it
+    if code.startswith("InvalidParameterValue") and any(word in text for word in ("visibility", "receipthandle")):
         return LeaseState.LOST
     return LeaseState.UNKNOWN
 
