@@ -136,9 +136,7 @@ def test_extending_may_shorten_a_lease(case):
 def test_a_lease_that_ran_out_is_lost(case, kind, request):
     if kind in ("moto", "localstack"):
         # AWS: "MessageNotInflight", or "InvalidParameterValue: … is not available for visibility timeout change"
-        request.applymarker(
-            pytest.mark.xfail(strict=True, reason=f"{kind} extends what is visible again")
-        )
+        request.applymarker(pytest.mark.xfail(strict=True, reason=f"{kind} extends what is visible again"))
     case.send("a")
     [message] = case.take(lease_time=case.lease_time)
     case.outlive_lease()
