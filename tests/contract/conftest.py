@@ -1,4 +1,4 @@
-"""AWS on loopback, twice: moto as it is, and the sandbox, which mends it."""
+"""AWS on loopback: moto as it is, the sandbox, which mends it, and LocalStack, which shares no code with them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import localstack_server
 import pytest
 
 from wren_worker.aws.session import Aws
@@ -36,3 +37,9 @@ def sandbox_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     folder: Path = tmp_path_factory.mktemp("sandbox")
     with control.private(folder / "sandbox") as sandbox:
         yield _identity(sandbox.info.endpoint, ACCOUNT, sandbox.info.region)
+
+
+@pytest.fixture(scope="session")
+def localstack_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with localstack_server.running(tmp_path_factory.mktemp("localstack")) as endpoint:
+        yield _identity(endpoint, localstack_server.ACCOUNT, localstack_server.REGION)

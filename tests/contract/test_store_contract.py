@@ -1,4 +1,4 @@
-"""What every object store does: in memory, over moto, and over the sandbox."""
+"""What every object store does: in memory, over moto, the sandbox and LocalStack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wren_worker.protocol.ports import ObjectStore
 from wren_worker.testing import MemoryStore
 
 
-@pytest.fixture(params=["memory", "moto", "sandbox"])
+@pytest.fixture(params=["memory", "moto", "sandbox", "localstack"])
 def store(request) -> ObjectStore:
     if request.param == "memory":
         return MemoryStore()

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +56,25 @@ class Found:
 class Rig:
     """One fleet of one instance."""
 
-    def __init__(self, endpoint: str, folder: Path, fleet: str) -> None:
+    def __init__(
+        self, endpoint: str, folder: Path, fleet: str, *, services: str = "", environ: Mapping[str, str] | None = None
+    ) -> None:
+        """``services`` is where what ``endpoint`` does not have is; ``environ`` goes to the daemon too."""
+        services = services or endpoint
         self.folder = folder
         self.names = Names(fleet=fleet, account=ACCOUNT, region=REGION)
         self.environ = {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint + "/",
+            "AWS_ENDPOINT_URL": services,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": services + "/",
             "HOME": str(folder),
             "LANG": "C.UTF-8",
         }
-        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": REGION}
+        self.environ |= environ or {}
+        key = self.environ.get("AWS_ACCESS_KEY_ID", "x")
+        keys = {"aws_access_key_id": key, "aws_secret_access_key": "y", "region_name": REGION}
         self.sqs: Any = boto3.client("sqs", endpoint_url=endpoint, **keys)
         self.s3: Any = boto3.client("s3", endpoint_url=endpoint, **keys)
-        self.logs: Any = boto3.client("logs", endpoint_url=endpoint, **keys)
+        self.logs: Any = boto3.client("logs", endpoint_url=services, **keys)
         self.queue = self.sqs.create_queue(QueueName=self.names.task_queue(this_python()))["QueueUrl"]
         self.reply = self.sqs.create_queue(QueueName=self.names.reply_queue("r"))["QueueUrl"]
         self.s3.create_bucket(Bucket=self.names.bucket)

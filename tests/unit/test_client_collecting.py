@@ -197,6 +197,8 @@ def test_notices_that_are_none_change_nothing(world):
     rig.notice(("results/other/00000000", b"x"), ("results/5f-ab/00000009", b""), ("results/5f-ab/x", b""))
     rig.notice((rig.key(0), rig.result(1, [2, 3])))  # another chunk's object under this key
     rig.notice((rig.key(1), b"garbage"))
+    rig.notice(("results/5f-ab/" + "1" * 5000, b""), ("results/5f-ab/\u0660", b"x"), ("results/5f-ab/0", b""))
+    rig.queue.bodies += ["\ud800", "=" * 99, ""]
     rig.collector.tick()
     assert done(rig) == []
     assert [key for _, key in world.store.log] == [rig.key(0), rig.key(1)]  # at most: go and look

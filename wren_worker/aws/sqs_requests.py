@@ -88,8 +88,11 @@ def state_of(failure: BatchResultErrorEntryTypeDef) -> LeaseState:
     if code.endswith(_LOST):
         return LeaseState.LOST
     # SQS words an expired delivery as a bad value: "… is invalid. Reason: Message does not exist or is not
-    # available for visibility timeout change", and the 12 h ceiling as "Total VisibilityTimeout … beyond the limit"
-    if code == "InvalidParameterValue" and "visibility" in failure.get("Message", "").lower():
+    # available for visibility timeout change" or "Value … for parameter ReceiptHandle is invalid. Reason: The receipt
+    # handle has expired", and the 12 h ceiling as "Total VisibilityTimeout … beyond the limit"
+    text = failure.get("Message", "").lower()
+    # LocalStack puts its class's name there, with an "Exception" behind it
+    if code.startswith("InvalidParameterValue") and any(word in text for word in ("visibility", "receipthandle")):
         return LeaseState.LOST
     return LeaseState.UNKNOWN
 

@@ -54,6 +54,7 @@ def attach(
             job_id=job_id,
         )
     manifest = decode_manifest(key, data)[0]
+    _refuse_other(manifest.job_id, job_id)
     n_expected = manifest.n_calls if manifest.n_calls is not None else sealed_calls(store, job_id)
     cuts = [cut for segment in read_segments(store, job_id, data) for cut in segment.cuts]
     del data
@@ -76,6 +77,11 @@ def attach(
     job.close()
     session.share(job)
     return futures
+
+
+def _refuse_other(found: str, job_id: str) -> None:
+    if found != job_id:
+        raise WireError(f"What lies under the manifest's key of job {job_id} is of job {found}.", job_id=job_id)
 
 
 def reattach(session: Session, ticket: Ticket) -> Future[object]:

@@ -87,6 +87,7 @@ class PollEnded:
     """A poll is over: its messages have been handed on before this. The receiver waits for the loop's next order."""
 
     n_messages: int
+    n_rejected: int = 0
     error: str = ""
 
 

@@ -40,6 +40,8 @@ __all__ = ["Daemon"]
 _TICK_TIME = 1.0
 _STOP_TIME = 10.0
 _LAST_LOOK_TIME = 1.0
+#: So many last looks in a row may bring nothing but what must not run here.
+_LOOKS_PAST_GARBAGE = 10
 _POLL_MARGIN = 1.0
 _POWER_OFF_PATIENCE = 60.0
 _MAX_POLL_PAUSE = 30.0
@@ -54,6 +56,7 @@ class _Polling:
     resume: float = 0.0
     last_look: bool = False
     last_look_was_empty: bool = False
+    looks_at_garbage: int = 0
 
 
 class Daemon:
@@ -211,7 +214,13 @@ class Daemon:
             self._log.event("poll_failed", error=ended.error, failures=polling.failures)
         else:
             polling.failures = 0
-        polling.last_look_was_empty = polling.last_look and not ended.n_messages
+        if polling.last_look:
+            # what must not run here is no work, and it may come again and again; but work may stand behind it
+            polling.looks_at_garbage = polling.looks_at_garbage + 1 if ended.n_rejected else 0
+            only_garbage = ended.n_rejected == ended.n_messages and polling.looks_at_garbage >= _LOOKS_PAST_GARBAGE
+            polling.last_look_was_empty = not ended.n_messages or only_garbage
+        else:
+            polling.last_look_was_empty = False
         polling.last_look = False
 
     # --- signals ------------------------------------------------------------------------------------------------------

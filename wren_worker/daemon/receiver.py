@@ -60,16 +60,17 @@ class Receiver:
 
     def _run(self) -> None:
         while (order := self._orders.get()) is not None:
-            n_messages, error = 0, ""
+            n_messages, n_rejected, error = 0, 0, ""
             try:
-                n_messages = self._poll(order)
+                n_messages, n_rejected = self._poll(order)
             except WrenError as problem:
                 error = str(problem)
             except Exception as problem:  # noqa: BLE001 - the loop must hear of it, or it would wait for ever
                 error = f"{type(problem).__name__}: {problem}"
-            self._inbox.put(PollEnded(n_messages=n_messages, error=error))
+            self._inbox.put(PollEnded(n_messages=n_messages, n_rejected=n_rejected, error=error))
 
-    def _poll(self, order: _Order) -> int:
+    def _poll(self, order: _Order) -> tuple[int, int]:
+        n_rejected = 0
         self._intake.check()
         since = self._clock.monotonic()
         # a lease counts from before its poll, so a poll must leave most of it
@@ -89,6 +90,7 @@ class Receiver:
                     self._leases.untrack(left.receipt_handle)
                 raise
             if isinstance(event, Rejected):
+                n_rejected += 1
                 self._leases.untrack(message.receipt_handle)
             self._inbox.put(event)
-        return len(messages)
+        return len(messages), n_rejected
