@@ -1,0 +1,61 @@
+"""The boot drill with a real kernel: firmware, DHCP, memory that runs out, a panic, power that really goes off.
+
+``kernel.py [--only NAME]… [--keep FOLDER]``; one machine at a time, about a minute each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import host
+
+# the checkout, whether it is installed or not
+sys.path.insert(0, str(host.ROOT))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", default=[], help="a scenario; may be repeated")
+    parser.add_argument("--keep", type=Path, help="keep what the machines left, in this folder")
+    options = parser.parse_args()
+    reason = host.missing(host.KERNEL_TOOLS)
+    if reason:
+        print(f"kernel drill: not run, {reason}")
+        return 1
+
+    import kerneldisk
+    import report
+    from drill import play
+    from kernel_scenarios import SCENARIOS
+    from qemu import KernelMachine
+
+    unknown = {*options.only} - {s.name for s in SCENARIOS}
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: known are {', '.join(s.name for s in SCENARIOS)}")
+    began = time.monotonic()
+    disk = kerneldisk.prepare()
+    print(f"kernel drill: disk ready after {time.monotonic() - began:.0f} s", flush=True)
+    chosen = [s for s in SCENARIOS if not options.only or s.name in options.only]
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="wren-kernel-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        outcomes = []
+        for number, scenario in enumerate(chosen):
+            name = f"wk{host.os.getpid() % 100000}-{number}"
+            outcomes.append(play(scenario, folder, None, lambda place, name=name: KernelMachine(name, place, disk)))
+    finally:
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    report.table(chosen, outcomes)
+    failed = [s.name for s, outcome in zip(chosen, outcomes, strict=True) if outcome.failures]
+    print(f"kernel drill: {len(chosen) - len(failed)} of {len(chosen)} as expected, {time.monotonic() - began:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
