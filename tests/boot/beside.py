@@ -79,14 +79,11 @@ class Beside:
     def drop_in(self, unit: str, text: str, name: str = "90-drill") -> None:
         self.put(f"/etc/systemd/system/{unit}.d/{name}.conf", text)
 
-    def point(self, *, look_interval: float) -> None:
-        """Have the SDKs find the sandbox, and the dead-man look more often."""
+    def point(self) -> None:
+        """Have the SDKs find the sandbox, and the journal kept."""
         for unit in SERVICES:
             setting = f"[Service]\nEnvironment=AWS_ENDPOINT_URL={self.network.endpoint}\n"
             self.drop_in(f"{unit}.service", setting, "91-drill")
-        # an empty one takes all of them away
-        timer = f"[Timer]\nOnUnitActiveSec=\nOnBootSec=0\nOnUnitActiveSec={look_interval}s\nAccuracySec=100ms\n"
-        self.drop_in("wren-deadman.timer", timer)
         (self.extra / "var/log/journal").mkdir(parents=True, exist_ok=True)
 
     def tell_imds(self, **facts: Any) -> None:

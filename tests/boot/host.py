@@ -13,8 +13,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nft": "nftables", "ip": "iproute2"}
 KERNEL_TOOLS = {
-    **{"mmdebstrap": "mmdebstrap", "ip": "iproute2", "qemu-system-x86_64": "qemu-system-x86"},
-    **{"mke2fs": "e2fsprogs", "debugfs": "e2fsprogs", "journalctl": "systemd"},
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "journalctl": "systemd",
 }
 #: The Debian whose own Python the client shares: one fleet, one Python minor.
 SUITES = {"3.11": "bookworm", "3.13": "trixie"}

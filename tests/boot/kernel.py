@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -46,7 +47,7 @@ def main() -> int:
     try:
         outcomes = []
         for number, scenario in enumerate(chosen):
-            name = f"wk{host.os.getpid() % 100000}-{number}"
+            name = f"wk{os.getpid() % 100000}-{number}"
             outcomes.append(play(scenario, folder, None, lambda place, name=name: KernelMachine(name, place, disk)))
     finally:
         if options.keep is None:

@@ -33,7 +33,7 @@ _SIZE = "3G"
 
 @dataclass(frozen=True)
 class KernelDisk:
-    """A folder with ``root.img``, sparse, and the kernel and initrd that lie on it too: qemu loads them as GRUB would."""
+    """A folder with ``root.img``, sparse, and its kernel and initrd, which qemu loads as GRUB would."""
 
     folder: Path
 

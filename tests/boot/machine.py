@@ -70,7 +70,10 @@ class Machine(Beside):
         hidden = "/opt/drill/not-a-container:/usr/bin/systemd-detect-virt /opt/drill/empty:/proc/1/environ"
         for unit in CLOUD_UNITS:
             self.drop_in(f"{unit}.service", f"[Service]\nBindReadOnlyPaths={hidden}\n")
-        self.point(look_interval=look_interval)
+        self.point()
+        # an empty one takes all of them away
+        timer = f"[Timer]\nOnUnitActiveSec=\nOnBootSec=0\nOnUnitActiveSec={look_interval}s\nAccuracySec=100ms\n"
+        self.drop_in("wren-deadman.timer", timer)
 
     def boot(self) -> None:
         """Power on."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -58,9 +57,9 @@ class KernelMachine(Beside):
         self._said = ""
         self._n_asked = itertools.count(1)
 
-    def furnish(self, *, look_interval: float = 5.0) -> None:
+    def furnish(self) -> None:
         """What only the drill needs: the SDKs must find the sandbox, and the drill a shell."""
-        self.point(look_interval=look_interval)
+        self.point()
         self.put("/etc/systemd/system/drill-shell.service", _SHELL_UNIT)
         self.drop_in("sysinit.target", "[Unit]\nWants=drill-shell.service\n")
 
@@ -93,7 +92,6 @@ class KernelMachine(Beside):
                 stdout=log,
                 stderr=log,
                 pass_fds=(monitor.fileno(), line.fileno()),
-                preexec_fn=lambda: os.nice(5),
             )
         monitor.close()
         line.close()
