@@ -101,7 +101,8 @@ def hung_shutdown(stage: Stage) -> None:
 
 
 def out_of_memory(stage: Stage) -> None:
-    machine = boot(stage)
+    # a machine that has next to no memory left is slow for long before the kernel gives up: an image's own times
+    machine = boot(stage, lease_time=90.0, stale_timeout=300.0)
     before = machine.shell("pgrep -f 'wren_worker daemon'")
     found = stage.settle(machine.start_client("hunger", 8, 2.0), rescue=False)
     eater = " ".join(found["eater"])
