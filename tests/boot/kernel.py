@@ -1,6 +1,6 @@
 """The boot drill with a real kernel: firmware, DHCP, memory that runs out, a panic, power that really goes off.
 
-``kernel.py [--only NAME]… [--keep FOLDER]``; one machine at a time, about a minute each.
+``kernel.py [--only NAME]… [--without LAYER]… [--keep FOLDER]``; one machine at a time, some minutes each.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ sys.path.insert(0, str(host.ROOT))
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", default=[], help="a scenario; may be repeated")
+    parser.add_argument("--without", action="append", default=[], help="a layer to disable, for docs/shutdown.md")
     parser.add_argument("--keep", type=Path, help="keep what the machines left, in this folder")
     options = parser.parse_args()
     reason = host.missing(host.KERNEL_TOOLS)
@@ -30,14 +31,16 @@ def main() -> int:
         return 1
 
     import kerneldisk
+    import layers
     import report
     from drill import play
     from kernel_scenarios import SCENARIOS
     from qemu import KernelMachine
 
-    unknown = {*options.only} - {s.name for s in SCENARIOS}
+    unknown = {*options.only} - {s.name for s in SCENARIOS} or {*options.without} - {*layers.LAYERS}
     if unknown:
-        parser.error(f"{', '.join(unknown)}: known are {', '.join(s.name for s in SCENARIOS)}")
+        known = ", ".join([*(s.name for s in SCENARIOS), *layers.LAYERS])
+        parser.error(f"{', '.join(unknown)}: known are {known}")
     began = time.monotonic()
     disk = kerneldisk.prepare()
     print(f"kernel drill: disk ready after {time.monotonic() - began:.0f} s", flush=True)
@@ -48,7 +51,14 @@ def main() -> int:
         outcomes = []
         for number, scenario in enumerate(chosen):
             name = f"wk{os.getpid() % 100000}-{number}"
-            outcomes.append(play(scenario, folder, None, lambda place, name=name: KernelMachine(name, place, disk)))
+
+            def make(place, name=name):
+                machine = KernelMachine(name, place, disk)
+                for layer in options.without:
+                    layers.LAYERS[layer](machine)
+                return machine
+
+            outcomes.append(play(scenario, folder, None, make))
     finally:
         if options.keep is None:
             shutil.rmtree(folder, ignore_errors=True)

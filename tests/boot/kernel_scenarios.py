@@ -38,6 +38,16 @@ def until_received(machine: KernelMachine, n_chunks: int) -> None:
     machine.shell(f"until [ {count} -ge {n_chunks} ]; do sleep 0.5; done", 120)
 
 
+def before_userspace(machine: KernelMachine) -> dict[str, float]:
+    """Return seconds since power-on of the kernel's first line and of systemd's."""
+    lines = evidence.json_lines(machine.folder / "journal.json")
+    zero = (int(lines[0]["__REALTIME_TIMESTAMP"]) - int(lines[0]["__MONOTONIC_TIMESTAMP"])) / 1e6
+    init = next(line for line in lines if "running in system mode" in str(line.get("MESSAGE")))
+    init_time = int(init.get("_SOURCE_MONOTONIC_TIMESTAMP") or init["__MONOTONIC_TIMESTAMP"]) / 1e6
+    steps = {"the kernel starts": zero, "systemd starts": zero + init_time}
+    return {step: round(when - machine.booted_timestamp, 2) for step, when in steps.items()}
+
+
 def happy(stage: Stage) -> None:
     machine = boot(stage)
     found = stage.settle(machine.start_client("job", 12, 0.2, 2), rescue=False)
@@ -49,7 +59,8 @@ def happy(stage: Stage) -> None:
     for stream, sign in (("daemon", "power_off"), ("tasks", "call 7"), ("boot", "boot.boot"), ("boot", "boot.off")):
         stage.outcome.check(any(sign in line for line in logs.get(stream, ())), f"no '{sign}' in the stream {stream}")
     polls = machine.operations("sqs.ReceiveMessage")
-    stage.outcome.timeline = evidence.timeline(machine.folder, machine.booted_timestamp, polls)
+    steps = evidence.timeline(machine.folder, machine.booted_timestamp, polls)
+    stage.outcome.timeline = {**before_userspace(machine), **steps}
 
 
 def hung(stage: Stage) -> None:
