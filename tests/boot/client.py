@@ -22,7 +22,7 @@ from wren_worker.fleet.setup import setup
 from wren_worker.wiring.operator import Operator
 
 FLEET = "drill"
-RESULT_TIMEOUT = 300.0  # an emulated machine takes its time
+RESULT_TIMEOUT = 400.0  # an emulated machine takes its time
 EXPORTS = {
     "AWS_ENDPOINT_URL": f"http://127.0.0.1:{PORT}",
     "AWS_DEFAULT_REGION": "us-east-1",

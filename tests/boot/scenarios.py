@@ -102,11 +102,11 @@ class Stage:
         """Mark the cause."""
         self.cause = time.time()
 
-    def settle(self, client: Any, *, rescue: bool) -> dict[str, Any]:
+    def settle(self, client: Any, *, rescue: bool, timeout: float = 170) -> dict[str, Any]:
         """Wait for a job's client, with another instance's daemon to finish what was given back; count what is lost."""
         helper = self.machine.rescue() if rescue else None
         try:
-            said, _ = client.communicate(timeout=170)
+            said, _ = client.communicate(timeout=timeout)
         finally:
             if helper is not None:
                 helper.kill()
