@@ -101,7 +101,8 @@ def play(scenario, folder, disks, make):
     outcome.check(not outcome.lost, f"{outcome.lost} calls were lost")
     holes = evidence.unsafe_requests(place)
     outcome.check(not holes, f"IMDS answered without a token: {holes[:3]}")
-    print(f"drill: {scenario.name}: {'FAILED ' + outcome.failures[0] if outcome.failures else 'ok'}", flush=True)
+    found = f"FAILED {outcome.failures[0]}" if outcome.failures else f"ok, {outcome.seconds} s"
+    print(f"drill: {scenario.name}: {found}", flush=True)
     return outcome
 
 
