@@ -1,4 +1,4 @@
-# make demo | test | lint | drill | bench | bench-quick | clean. Needs Python 3.11 or newer with venv, and nothing else.
+# make demo | test | lint | drill | drill-kernel | bench | bench-quick | clean. Needs Python 3.11 or newer with venv, and nothing else.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --only-binary :all: --constraint constraints.txt
 INPUTS := constraints.txt setup.cfg setup.py pyproject.toml
 
-.PHONY: demo test lint drill bench bench-quick clean
+.PHONY: demo test lint drill drill-kernel bench bench-quick clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/wren-standalone demo
@@ -25,6 +25,10 @@ lint: $(VENV)/.lint
 # real machines from power on to power off; needs root, mmdebstrap, systemd-container, nftables and iproute2
 drill: $(VENV)/.test
 	@$(BIN)/python tests/boot/drill.py
+
+# the same with a kernel of its own, in qemu: a quarter of an hour; needs root, mmdebstrap, qemu-system-x86 and iproute2
+drill-kernel: $(VENV)/.test
+	@$(BIN)/python tests/boot/kernel.py
 
 # each system in its own environment under benchmarks/.venvs; writes docs/benchmarks.md and benchmarks/results/latest.json
 bench:

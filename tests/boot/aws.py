@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import imds
-from network import MACHINE_IP, PORT
+from network import PORT
 
 from wren_worker import config
 from wren_worker.sandbox import gateway
@@ -24,13 +24,13 @@ def note_operations(path: Path) -> None:
 
     def noted(self: gateway.Counter, name: str) -> None:
         add(self, name)
-        who = "machine" if asking.address == MACHINE_IP else "host"
+        who = "host" if asking.name == f"127.0.0.1:{PORT}" else "machine"
         line = {"timestamp": round(time.time(), 3), "operation": name, "who": who}
         with path.open("a") as log:
             log.write(json.dumps(line) + "\n")
 
     def served(self: gateway.Gateway, environ: Any, start_response: Any) -> Any:
-        asking.address = environ["REMOTE_ADDR"]
+        asking.name = environ["HTTP_HOST"]  # what qemu's machine sends comes from this loopback too
         return serve(self, environ, start_response)
 
     gateway.Counter.add = noted  # type: ignore[method-assign]

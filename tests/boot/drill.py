@@ -51,7 +51,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with ThreadPoolExecutor(options.jobs) as pool:
-            outcomes = list(pool.map(lambda pair: play(*pair, folder, disks, options.without), enumerate(chosen)))
+            outcomes = list(pool.map(lambda pair: act(*pair, folder, disks, options.without), enumerate(chosen)))
     finally:
         if options.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -61,11 +61,24 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def play(number, scenario, folder, disks, without):
-    """Run one scenario; never raises."""
-    import evidence
+def act(number, scenario, folder, disks, without):
+    """Play one scenario with a machine of its own."""
     import layers
     from machine import Machine
+
+    def make(place):
+        name = f"wd{os.getpid() % 100000}-{number}"
+        machine = Machine(name, place, getattr(disks, scenario.disk), user_data="")
+        for layer in without:
+            layers.LAYERS[layer](machine)
+        return machine
+
+    return play(scenario, folder, disks, make)
+
+
+def play(scenario, folder, disks, make):
+    """Run one scenario with the machine that ``make(folder)`` returns; never raises."""
+    import evidence
     from scenarios import Outcome, Stage
 
     outcome = Outcome()
@@ -73,11 +86,7 @@ def play(number, scenario, folder, disks, without):
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     try:
-        with Machine(
-            f"wd{os.getpid() % 100000}-{number}", place, getattr(disks, scenario.disk), user_data=""
-        ) as machine:
-            for layer in without:
-                layers.LAYERS[layer](machine)
+        with make(place) as machine:
             scenario.story(Stage(machine, outcome, disks))
     except Exception as error:
         outcome.failures.append(f"{type(error).__name__}: {error}")
@@ -93,7 +102,8 @@ def play(number, scenario, folder, disks, without):
     outcome.check(not outcome.lost, f"{outcome.lost} calls were lost")
     holes = evidence.unsafe_requests(place)
     outcome.check(not holes, f"IMDS answered without a token: {holes[:3]}")
-    print(f"drill: {scenario.name}: {'FAILED ' + outcome.failures[0] if outcome.failures else 'ok'}", flush=True)
+    found = f"FAILED {outcome.failures[0]}" if outcome.failures else f"ok, {outcome.seconds} s"
+    print(f"drill: {scenario.name}: {found}", flush=True)
     return outcome
 
 

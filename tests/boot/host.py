@@ -12,6 +12,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nft": "nftables", "ip": "iproute2"}
+KERNEL_TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "journalctl": "systemd",
+}
 #: The Debian whose own Python the client shares: one fleet, one Python minor.
 SUITES = {"3.11": "bookworm", "3.13": "trixie"}
 
@@ -20,13 +28,13 @@ def this_python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def missing() -> str:
-    """Return why the drill cannot run here, "" when it can."""
+def missing(tools: dict[str, str] = TOOLS) -> str:
+    """Return why a drill that needs these tools cannot run here, "" when it can."""
     if not sys.platform.startswith("linux"):
         return "it needs Linux"
     if os.geteuid() != 0:
         return "it needs root, for namespaces and mounts"
-    absent = sorted(package for tool, package in TOOLS.items() if shutil.which(tool) is None)
+    absent = sorted({package for tool, package in tools.items() if shutil.which(tool) is None})
     if absent:
         return f"it needs {', '.join(absent)} (apt-get install)"
     if this_python() not in SUITES:
@@ -37,7 +45,8 @@ def missing() -> str:
     )
     if done.returncode:
         return "mounts are not allowed in this container"
-    done = subprocess.run(["unshare", "-n", "nft", "list", "ruleset"], capture_output=True, check=False)
+    probe = "nft list ruleset" if "nft" in tools else "ip link set lo up"
+    done = subprocess.run(["unshare", "-n", "sh", "-c", probe], capture_output=True, check=False)
     return "network namespaces are not allowed in this container" if done.returncode else ""
 
 

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from network import IMDS_IP, MAC, MACHINE_IP
+from network import MAC, MACHINE_IP
 
 ROLE = "wren-drill-instance"
 
@@ -28,6 +28,7 @@ def _facts(state: dict[str, Any]) -> dict[str, str]:
         "Token": "drill",
         "Expiration": "2036-01-01T00:00:00Z",
     }
+    address = state.get("address", MACHINE_IP)
     network = f"network/interfaces/macs/{MAC}/"
     facts = {
         "ami-id": "ami-0123456789abcdef0",
@@ -36,7 +37,7 @@ def _facts(state: dict[str, Any]) -> dict[str, str]:
         "instance-life-cycle": "on-demand",
         "hostname": "ip-10-99-0-2.ec2.internal",
         "local-hostname": "ip-10-99-0-2.ec2.internal",
-        "local-ipv4": MACHINE_IP,
+        "local-ipv4": address,
         "mac": MAC,
         "placement/availability-zone": "us-east-1a",
         "placement/region": "us-east-1",
@@ -44,8 +45,8 @@ def _facts(state: dict[str, Any]) -> dict[str, str]:
         "iam/security-credentials/": ROLE,
         f"iam/security-credentials/{ROLE}": json.dumps(keys),
         f"{network}device-number": "0",
-        f"{network}local-ipv4s": MACHINE_IP,
-        f"{network}subnet-ipv4-cidr-block": "10.99.0.0/24",
+        f"{network}local-ipv4s": address,
+        f"{network}subnet-ipv4-cidr-block": f"{address.rpartition('.')[0]}.0/24",
     }
     facts |= {f"tags/instance/{key}": value for key, value in state.get("tags", {}).items()}
     if state.get("interruption"):
@@ -118,8 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(state_path: Path, log_path: Path) -> None:
-    """Serve in a thread; the address must be this namespace's."""
+    """Serve in a thread, on every address of this namespace: qemu's network leads to its loopback."""
     handler = type("Handler", (_Handler,), {"state_path": state_path, "log_path": log_path, "tokens": set()})
-    server = ThreadingHTTPServer((IMDS_IP, 80), handler)
+    server = ThreadingHTTPServer(("", 80), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
-from host import in_netns, run
-from network import ENDPOINT, Network
+from beside import Beside
+from network import Network
 
-HERE = Path(__file__).resolve().parent
-SERVICES = ("wren-supervisord", "wren-lastwords", "wren-bootlog", "wren-failed@", "cloud-final")
 CLOUD_UNITS = ("cloud-init-local", "cloud-init", "cloud-config", "cloud-final", "cloud-init-main", "cloud-init-network")
 
 #: Mounts the layers, boots, and brings out what the machine wrote before its disk is gone.
@@ -57,67 +50,16 @@ locale: false
 """
 
 
-class Machine:
-    """From power on to off, with an AWS of its own beside it."""
+class Machine(Beside):
+    """From power on to off."""
 
     def __init__(self, name: str, folder: Path, layers: tuple[Path, ...], *, user_data: str) -> None:
-        self.name = name
-        self.folder = folder
+        super().__init__(name, folder, Network(name), user_data=user_data)
         self.layers = layers
-        self.user_data = user_data
-        self.instance_id = f"i-{os.getpid():08x}{abs(hash(name)) % (1 << 36):09x}"
-        self.extra = folder / "extra"
-        self.disk = folder / "disk"
         self.disk_size = "600m"  # "" keeps it in the folder, for another boot
-        self.network = Network(name)
-        self.booted_timestamp = 0.0
-        self.off_timestamp = 0.0
-        self._aws: subprocess.Popen[str] | None = None
         self._vm: subprocess.Popen[bytes] | None = None
         self._init: psutil.Process | None = None
         self._seen = False
-        for path in (self.extra, self.disk):
-            path.mkdir(parents=True, exist_ok=True)
-        self.imds: dict[str, Any] = {
-            "instance_id": self.instance_id,
-            "user_data": str(folder / "user-data"),
-            "tags": {},
-        }
-
-    def __enter__(self) -> Machine:
-        try:
-            self.network.__enter__()
-            (self.folder / "user-data").write_text(self.user_data)
-            self.tell_imds()
-            log = (self.folder / "aws.log").open("ab")
-            command = in_netns(self.network.aws, [sys.executable, HERE / "aws.py", self.folder])
-            self._aws = subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=log, stderr=log, text=True)
-            self.until((self.folder / "aws.ready").exists, 40, "AWS")
-            self.client("prepare")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cut()
-        if self._aws is not None:
-            self._aws.kill()
-            self._aws.wait()
-        self.network.__exit__()
-        subprocess.run(["rm", "-rf", str(self.disk), str(self.extra)], check=False)
-
-    # --- before -----------------------------------------------------------------------------------------------------
-
-    def put(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Place a file on the disk."""
-        target = self.extra / path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-        target.chmod(mode)
-
-    def drop_in(self, unit: str, text: str, name: str = "90-drill") -> None:
-        self.put(f"/etc/systemd/system/{unit}.d/{name}.conf", text)
 
     def furnish(self, *, look_interval: float = 1.0) -> None:
         """What only the drill needs: cloud-init must take this for EC2, and the SDKs must find the sandbox."""
@@ -128,20 +70,10 @@ class Machine:
         hidden = "/opt/drill/not-a-container:/usr/bin/systemd-detect-virt /opt/drill/empty:/proc/1/environ"
         for unit in CLOUD_UNITS:
             self.drop_in(f"{unit}.service", f"[Service]\nBindReadOnlyPaths={hidden}\n")
-        for unit in SERVICES:
-            self.drop_in(f"{unit}.service", f"[Service]\nEnvironment=AWS_ENDPOINT_URL={ENDPOINT}\n", "91-drill")
+        self.point()
         # an empty one takes all of them away
         timer = f"[Timer]\nOnUnitActiveSec=\nOnBootSec=0\nOnUnitActiveSec={look_interval}s\nAccuracySec=100ms\n"
         self.drop_in("wren-deadman.timer", timer)
-        (self.extra / "var/log/journal").mkdir(parents=True, exist_ok=True)
-
-    def tell_imds(self, **facts: Any) -> None:
-        self.imds |= facts
-        path = self.folder / "imds.json"
-        path.with_suffix(".new").write_text(json.dumps(self.imds))
-        path.with_suffix(".new").rename(path)
-
-    # --- life -------------------------------------------------------------------------------------------------------
 
     def boot(self) -> None:
         """Power on."""
@@ -241,62 +173,3 @@ class Machine:
                     pass
             self._vm.kill()
             self._vm.wait()
-
-    def until(self, done: Callable[[], object], timeout: float, what: str) -> float:
-        began = time.monotonic()
-        while not done():
-            if time.monotonic() - began > timeout:
-                raise TimeoutError(f"{self.name}: no {what} within {timeout:.0f} s; see {self.folder}")
-            time.sleep(0.1)
-        return time.monotonic() - began
-
-    def until_polling(self, timeout: float = 40) -> None:
-        """Wait for the daemon's first poll."""
-        self.until(lambda: self.operations("sqs.ReceiveMessage"), timeout, "first ReceiveMessage")
-
-    def operations(self, name: str) -> list[float]:
-        """Return when the machine asked for an operation."""
-        path = self.folder / "operations.log"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return [line["timestamp"] for line in lines if line["operation"] == name and line["who"] == "machine"]
-
-    # --- beside it ---------------------------------------------------------------------------------------------------
-
-    def client(self, *arguments: object) -> dict[str, Any]:
-        """Run the client to its end."""
-        command = in_netns(self.network.aws, [sys.executable, HERE / "client.py", *map(str, arguments)])
-        found: dict[str, Any] = json.loads(run(command, timeout=200, env=self._client_environ()).splitlines()[-1])
-        return found
-
-    def start_client(self, *arguments: object) -> subprocess.Popen[str]:
-        command = in_netns(self.network.aws, [sys.executable, HERE / "client.py", *map(str, arguments)])
-        with (self.folder / "client.log").open("ab") as log:
-            return subprocess.Popen(
-                [*map(str, command)], stdout=subprocess.PIPE, stderr=log, text=True, env=self._client_environ()
-            )
-
-    def _client_environ(self) -> dict[str, str]:
-        home = self.folder / "home"
-        home.mkdir(exist_ok=True)
-        return {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"}
-
-    def rescue(self) -> subprocess.Popen[bytes]:
-        """Start another instance's daemon on this host, which finishes what the machine gave back."""
-        self.tell_imds(instance_id="i-0123456789abcdef0", interruption=None, tags={})
-        folder = self.folder / "rescue"
-        for name in ("run", "log", "work", "bin"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.folder / "rescue.json", folder / "instance.json")
-        stub = folder / "bin" / "systemctl"
-        stub.write_text("#!/bin/sh\nexit 0\n")
-        stub.chmod(0o755)
-        environ = self._client_environ() | {
-            "PATH": f"{folder}/bin:{os.environ['PATH']}",
-            "AWS_ENDPOINT_URL": "http://127.0.0.1:4566",
-            "WREN_INSTANCE_CONFIG": str(folder / "instance.json"),
-            "WREN_CORES": "4",
-            **{f"WREN_{name.upper()}_DIR": str(folder / name) for name in ("run", "log", "work")},
-        }
-        command = in_netns(self.network.aws, [sys.executable, "-m", "wren_worker", "daemon"])
-        with (folder / "daemon.log").open("ab") as log:
-            return subprocess.Popen([*map(str, command)], env=environ, cwd=folder, stdout=log, stderr=log)

@@ -1,9 +1,10 @@
-"""Two network namespaces a machine: its own, and AWS's with the metadata service. No route leads out of either."""
+"""A machine's network and AWS's, with the metadata service, in namespaces of their own. No route leads out of them."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
+from typing import Self
 
 from host import in_netns, run
 
@@ -24,10 +25,12 @@ table ip drill {{
 class Network:
     """Made on entering, gone on leaving."""
 
+    endpoint = ENDPOINT
+
     def __init__(self, name: str) -> None:
         self.aws, self.machine = f"{name}-aws", f"{name}-vm"
 
-    def __enter__(self) -> Network:
+    def __enter__(self) -> Self:
         for name in (self.aws, self.machine):
             run(["ip", "netns", "add", name])
             run(["ip", "-n", name, "link", "set", "lo", "up"])
@@ -53,3 +56,24 @@ class Network:
         # after the nat chain, so by interface and by where it now leads
         rule = ["add", "rule", "ip", "drill", "cut", "iifname", "aws0", "tcp", "dport", str(port), *verdict.split()]
         run(in_netns(self.aws, ["nft", *rule]))
+
+
+class Lonely(Network):
+    """AWS's namespace alone: the machine's network is qemu's own, which leads to this loopback and nowhere else."""
+
+    endpoint = f"http://{IMDS_IP}:{PORT}"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.machine = self.aws
+
+    def __enter__(self) -> Self:
+        run(["ip", "netns", "add", self.aws])
+        run(["ip", "-n", self.aws, "link", "set", "lo", "up"])
+        # for programs of this host that take themselves for an instance
+        run(["ip", "-n", self.aws, "addr", "add", f"{IMDS_IP}/32", "dev", "lo"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(subprocess.SubprocessError):
+            subprocess.run(["ip", "netns", "del", self.aws], check=False, stderr=subprocess.DEVNULL)

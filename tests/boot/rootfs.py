@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("WREN_DRILL_CACHE") or "/var/tmp/wren-drill")
 
 
-def _digest(*parts: str | bytes) -> str:
+def digest(*parts: str | bytes) -> str:
     found = hashlib.sha256()
     for part in parts:
         found.update(part.encode() if isinstance(part, str) else part)
@@ -54,35 +55,50 @@ def _content(*paths: Path) -> bytes:
 
 def prepare() -> Disks:
     """Make what is not there yet."""
-    suite = SUITES[this_python()]
-    cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    base = cache / f"base-{_digest(suite, *PACKAGES)}"
-    if not base.exists():
-        _make(base, lambda folder: _debootstrap(suite, folder))
-    lock = ROOT / "packer" / "daemon.lock"
-    wheels = cache / f"wheels-{_digest(this_python(), lock.read_bytes())}"
-    if not wheels.exists():
-        _make(wheels, lambda folder: _download(lock, folder))
-    sources = _content(ROOT / "cloud-init", ROOT / "packer", ROOT / "supervisord.conf")
-    baked = cache / f"baked-{_digest(base.name, wheels.name, sources, Path(__file__).read_bytes())}"
-    if not baked.exists():
-        _make(baked, lambda folder: _provision(base, folder, wheels))
-    wheel = bootstrap.own_wheel()
-    top = cache / f"wheel-{_digest(baked.name, wheel)}"
-    if not top.exists():
-        _make(top, lambda folder: _install_wheel(folder, (baked, base), wheel))
+    base, wheels = start()
+    top, baked = provision((base,), wheels)
     return Disks(stock=(base,), baked=(baked, base), complete=(top, baked, base), wheels=wheels)
 
 
-def _make(folder: Path, fill: object) -> None:
+def start() -> tuple[Path, Path]:
+    """Return the stock Debian and the folder of the daemon's wheels."""
+    suite = SUITES[this_python()]
+    base = cached(f"base-{digest(suite, *PACKAGES)}", lambda folder: _debootstrap(suite, folder))
+    lock = ROOT / "packer" / "daemon.lock"
+    wheels = cached(f"wheels-{digest(this_python(), lock.read_bytes())}", lambda folder: _download(lock, folder))
+    return base, wheels
+
+
+def provision(base: tuple[Path, ...], wheels: Path) -> tuple[Path, Path]:
+    """Return two layers for a base: the launcher's wheel, and beneath it what the image's scripts installed."""
+    sources = _content(ROOT / "cloud-init", ROOT / "packer", ROOT / "supervisord.conf")
+    names = [layer.name for layer in (*base, wheels)]
+    baked = cached(
+        f"baked-{digest(*names, sources, Path(__file__).read_bytes())}",
+        lambda folder: _provision(base, folder, wheels),
+    )
+    wheel = bootstrap.own_wheel()
+    top = cached(f"wheel-{digest(baked.name, wheel)}", lambda folder: _install_wheel(folder, (baked, *base), wheel))
+    return top, baked
+
+
+def cached(name: str, fill: Callable[[Path], None]) -> Path:
+    """Return the folder of this name in the cache; fill it when it is not there yet."""
+    folder = cache_folder() / name
+    if not folder.exists():
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        _make(folder, fill)
+    return folder
+
+
+def _make(folder: Path, fill: Callable[[Path], None]) -> None:
     """Fill a folder and only then give it its name, so that what was broken off is not taken for whole."""
     half = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     print(f"drill: making {folder.name}", flush=True)
     try:
-        fill(half)  # type: ignore[operator]
+        fill(half)
         half.rename(folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
@@ -101,7 +117,7 @@ def _download(lock: Path, folder: Path) -> None:
     run([*pip, "--only-binary", ":all:", "--require-hashes", *target, "-d", folder, "-r", lock])
 
 
-def _overlay(upper: Path, lower: tuple[Path, ...], script: str, **environ: str) -> None:
+def overlay(upper: Path, lower: tuple[Path, ...], script: str, **environ: str) -> None:
     """Run a script in a private mount namespace with the layers mounted at $ROOT."""
     work = upper.with_name(f"{upper.name}.work")
     work.mkdir(exist_ok=True)
@@ -132,10 +148,10 @@ rm -rf etc/resolv.conf var/lib/apt/lists/* var/cache/apt/*
 """
 
 
-def _provision(base: Path, folder: Path, wheels: Path) -> None:
+def _provision(base: tuple[Path, ...], folder: Path, wheels: Path) -> None:
     python = this_python()
     scripts = [f"/tmp/wren/packer/scripts/{name}.sh" for name in ("base", "daemon", "runtime", "units", "record")]
-    _overlay(folder, (base,), _PROVISION, FILES=str(ROOT), WHEELS=str(wheels), SCRIPTS=" ".join(scripts), PYTHON=python)
+    overlay(folder, base, _PROVISION, FILES=str(ROOT), WHEELS=str(wheels), SCRIPTS=" ".join(scripts), PYTHON=python)
 
 
 def _install_wheel(folder: Path, lower: tuple[Path, ...], wheel: bytes) -> None:
@@ -147,4 +163,4 @@ def _install_wheel(folder: Path, lower: tuple[Path, ...], wheel: bytes) -> None:
         archive.extractall(folder / site)
     path.unlink()
     compiling = f"chroot . opt/wren/venv/bin/python -m compileall -q /{site}/wren_worker"
-    _overlay(folder, lower, compiling)
+    overlay(folder, lower, compiling)

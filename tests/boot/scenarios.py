@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import evidence
+from beside import Beside
 from host import this_python
 from machine import Machine
 from network import PORT
@@ -101,11 +102,11 @@ class Stage:
         """Mark the cause."""
         self.cause = time.time()
 
-    def settle(self, client: Any, *, rescue: bool) -> dict[str, Any]:
+    def settle(self, client: Any, *, rescue: bool, timeout: float = 170) -> dict[str, Any]:
         """Wait for a job's client, with another instance's daemon to finish what was given back; count what is lost."""
         helper = self.machine.rescue() if rescue else None
         try:
-            said, _ = client.communicate(timeout=170)
+            said, _ = client.communicate(timeout=timeout)
         finally:
             if helper is not None:
                 helper.kill()
@@ -281,10 +282,10 @@ def button(stage: Stage) -> None:
     machine.press_button()
     stage.off(40)
     found = stage.settle(client, rescue=True)
-    _finished_there(stage, found, 2)
+    finished_there(stage, found, 2)
 
 
-def _finished_there(stage: Stage, found: dict[str, Any], n_calls: int) -> None:
+def finished_there(stage: Stage, found: dict[str, Any], n_calls: int) -> None:
     """Check that what ran there was finished there, and that the rest ran only after it was given back."""
     here = [result for result in found["results"] if result["host"] == os.uname().nodename]
     there = [result for result in found["results"] if result["host"] != os.uname().nodename]
@@ -308,7 +309,7 @@ def spot_notice(stage: Stage) -> None:
     stage.outcome.check(machine.off_timestamp < deadline, "it was still on at the deadline")
     stage.outcome.notes.append(f"{deadline - machine.off_timestamp:.0f} s before the deadline of 40 s")
     found = stage.settle(client, rescue=True)
-    _finished_there(stage, found, 2)
+    finished_there(stage, found, 2)
 
 
 def drain_tag(stage: Stage) -> None:
@@ -320,7 +321,7 @@ def drain_tag(stage: Stage) -> None:
     machine.tell_imds(tags={"wren:drain": str(int(time.time()))})
     stage.off(60)
     found = stage.settle(client, rescue=True)
-    _finished_there(stage, found, 2)
+    finished_there(stage, found, 2)
 
 
 def disk_full(stage: Stage) -> None:
@@ -369,11 +370,7 @@ def second_boot(stage: Stage) -> None:
 
 def hung_shutdown(stage: Stage) -> None:
     machine = stage.machine
-    stuck = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sleep infinity\n"
-    machine.put("/etc/systemd/system/stuck.service", f"{stuck}TimeoutStopSec=infinity\n")
-    machine.drop_in("wren-supervisord.service", "[Unit]\nWants=stuck.service\n", "85-stuck")
-    # an image has 90 s
-    machine.drop_in("poweroff.target", "[Unit]\nJobTimeoutSec=6s\n")
+    get_stuck(machine, 6)
     stage.boot()
     machine.until_polling()
     machine.until(lambda: evidence.endings_of(machine.root()), 30, "power_off")
@@ -382,7 +379,15 @@ def hung_shutdown(stage: Stage) -> None:
     stage.outcome.check(machine_forced(machine), "nothing forced it off")
 
 
-def machine_forced(machine: Machine) -> bool:
+def get_stuck(machine: Beside, seconds: int) -> None:
+    """Place a unit that never stops; systemd forces the shutdown after so long, where an image has 90 s."""
+    stuck = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sleep infinity\n"
+    machine.put("/etc/systemd/system/stuck.service", f"{stuck}TimeoutStopSec=infinity\n")
+    machine.drop_in("wren-supervisord.service", "[Unit]\nWants=stuck.service\n", "85-stuck")
+    machine.drop_in("poweroff.target", f"[Unit]\nJobTimeoutSec={seconds}s\n")
+
+
+def machine_forced(machine: Beside) -> bool:
     """Return whether the shutdown was cut short by somebody."""
     return {"systemd", "dead-man"} & set(evidence.ending(machine.folder).also) != set()
 

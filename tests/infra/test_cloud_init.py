@@ -134,6 +134,8 @@ def test_the_supervisord_unit_ends_the_machine_and_all_that_it_started():
     # asked once, by supervisord, and killed together
     assert found["Service"]["KillMode"] == "mixed"
     assert int(found["Service"]["OOMScoreAdjust"]) <= -900
+    # a greedy call is killed alone
+    assert found["Service"]["OOMPolicy"] == "continue"
     # systemd must not lose patience before supervisord does
     supervisord = configparser.RawConfigParser()
     supervisord.read(ROOT / "supervisord.conf")
