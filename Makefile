@@ -26,7 +26,7 @@ lint: $(VENV)/.lint
 drill: $(VENV)/.test
 	@$(BIN)/python tests/boot/drill.py
 
-# the same with a kernel of its own, in qemu: a quarter of an hour; needs root, mmdebstrap, qemu-system-x86 and iproute2
+# the same with a kernel of its own, in qemu: a quarter of an hour, more on a busy machine; needs root, mmdebstrap, qemu-system-x86 and iproute2
 drill-kernel: $(VENV)/.test
 	@$(BIN)/python tests/boot/kernel.py
 
