@@ -185,7 +185,8 @@ class InstanceConfig:
 
     def to_json(self) -> str:
         """Return the file that user-data writes."""
-        return json.dumps({field.name: getattr(self, field.name) for field in fields(self)}, indent=1)
+        # a line a field, and no indentation: user-data is small
+        return json.dumps({field.name: getattr(self, field.name) for field in fields(self)}, indent=0)
 
 
 def config_path(environ: Mapping[str, str]) -> Path:

@@ -35,7 +35,7 @@ LARGEST = InstanceConfig(
     boot_timeout=86399.5,
     stale_timeout=86399.5,
     deadman_interval=86399.5,
-    runtime="/" + "r" * 200,
+    runtime="/" + "r" * 64,
     version="100.100.100.dev100+local",
 )
 ARCHIVE = Bootstrap(

@@ -149,7 +149,7 @@ def test_user_data_is_cloud_config_that_writes_the_configuration(tmp_path):
 
 def test_strange_values_stay_within_their_line(tmp_path):
     config = InstanceConfig(
-        fleet="default", account="1", region="us-east-1", python="3.11", runtime="/opt/\"a: b'\n#x/ü/python"
+        fleet="default", account="123456789012", region="us-east-1", python="3.11", runtime="/opt/\"a: b' #x/ü/python"
     )
     content = yaml.safe_load(render(config))
     path = tmp_path / "instance.json"
@@ -158,7 +158,9 @@ def test_strange_values_stay_within_their_line(tmp_path):
 
 
 def test_user_data_that_ec2_would_refuse_is_refused_here():
-    huge = InstanceConfig(fleet="f", account="1", region="r", python="3.11", runtime="x" * MAX_USER_DATA_BYTES)
+    huge = InstanceConfig(
+        fleet="f", account="123456789012", region="r", python="3.11", runtime="x" * MAX_USER_DATA_BYTES
+    )
     with pytest.raises(ConfigError, match="16384"):
         render(huge)
     assert len(render(CONFIG).encode()) < MAX_USER_DATA_BYTES / 4
