@@ -11,9 +11,8 @@ from pathlib import Path
 import psutil
 from rig import Rig
 
-from wren_worker.daemon.holding import ranges
 from wren_worker.protocol import records, wire
-from wren_worker.protocol.model import Chunk, ResultObject, call_key, cancel_key
+from wren_worker.protocol.model import Chunk, ResultObject, call_key, cancel_key, ranges
 
 
 def cancelled(index: int) -> bytes:

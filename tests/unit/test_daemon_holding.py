@@ -9,10 +9,10 @@ import pytest
 
 from wren_worker.daemon.calls import CallTable
 from wren_worker.daemon.events import Arrived, JobFiles
-from wren_worker.daemon.holding import MAX_RESULT_BYTES, Holding, Put, ranges
+from wren_worker.daemon.holding import MAX_RESULT_BYTES, Holding, Put
 from wren_worker.protocol import records
 from wren_worker.protocol.frames import pack_calls
-from wren_worker.protocol.model import ArgsLocation, Chunk, ChunkId, JobId, Limits, ResultObject
+from wren_worker.protocol.model import ArgsLocation, Chunk, ChunkId, JobId, Limits, ResultObject, ranges
 
 JOB = JobFiles(job_id="j", function=b"", modules=b"", modules_sha256="", env={})
 

@@ -15,7 +15,7 @@ from wren_worker.client.settling import settle
 from wren_worker.clock import Clock
 from wren_worker.errors import StoreError, WireError
 from wren_worker.protocol import records
-from wren_worker.protocol.model import ChunkId, JobId, ResultObject, call_key, result_key
+from wren_worker.protocol.model import ChunkId, JobId, ResultObject, call_key, ranges, result_key
 from wren_worker.protocol.ports import ObjectStore
 from wren_worker.protocol.wire import decode_result, encode_result, error_value, new_chunk_id
 
@@ -109,7 +109,7 @@ class Verdicts:
             head = replace(place.head, remote_write_timestamp=now)
             chunk = range(head.first_call, head.first_call + head.n_calls)
             calls = frozenset(place.calls)
-            rest = _ranges(index for index in chunk if index not in calls)
+            rest = ranges(index for index in chunk if index not in calls)
             data = encode_result(replace(head, left_out=rest), [make_record(index) for index in place.calls])
             key = result_key(head.job_id, head.chunk_id)
             found = self._put(key, data)
@@ -169,13 +169,3 @@ def _left_out(data: bytes, calls: Collection[int]) -> tuple[int, ...]:
     except WireError:
         return ()  # no result object: its calls were resolved with that
     return tuple(index for index in calls if any(first <= index < end for first, end in ranges))
-
-
-def _ranges(indexes: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    found: list[tuple[int, int]] = []
-    for index in indexes:
-        if found and found[-1][1] == index:
-            found[-1] = found[-1][0], index + 1
-        else:
-            found.append((index, index + 1))
-    return tuple(found)

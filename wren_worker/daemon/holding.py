@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from wren_worker.daemon.calls import Run
 from wren_worker.daemon.events import Arrived
 from wren_worker.daemon.stories import Story
-from wren_worker.protocol.model import ResultObject
+from wren_worker.protocol.model import ResultObject, ranges
 
-__all__ = ["Holding", "Put", "ranges"]
+__all__ = ["Holding", "Put"]
 
 #: A chunk's result object stays within this; what more there is goes under keys of its own.
 MAX_RESULT_BYTES = 8 * 1024 * 1024
@@ -35,17 +35,6 @@ class Put:
     result: ResultObject
     records: tuple[bytes, ...]
     call_index: int | None = None
-
-
-def ranges(indexes: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    """Return sorted ``(first, end)`` ranges that cover exactly ``indexes``."""
-    found: list[list[int]] = []
-    for index in sorted(indexes):
-        if found and found[-1][1] == index:
-            found[-1][1] = index + 1
-        else:
-            found.append([index, index + 1])
-    return tuple((first, end) for first, end in found)
 
 
 def _order(indexes: list[int], delivery: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NewType
@@ -27,6 +28,7 @@ __all__ = [
     "is_args_key",
     "job_prefix",
     "manifest_key",
+    "ranges",
     "result_key",
     "result_prefix",
     "sealed_key",
@@ -175,6 +177,17 @@ class ResultObject:
     delivery: int = 1
     writer: str = "daemon"
     remote_write_timestamp: float = 0.0
+
+
+def ranges(indexes: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Return sorted ``(first, end)`` ranges that cover exactly ``indexes``."""
+    found: list[list[int]] = []
+    for index in sorted(indexes):
+        if found and found[-1][1] == index:
+            found[-1][1] = index + 1
+        else:
+            found.append([index, index + 1])
+    return tuple((first, end) for first, end in found)
 
 
 def job_prefix(job_id: str) -> str:
