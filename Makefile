@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/wren-standalone demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+	$(BIN)/python -m pytest -n 4 --dist worksteal -q
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
