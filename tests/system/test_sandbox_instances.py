@@ -277,9 +277,9 @@ def test_failed_boot_is_ended_by_the_dead_man(tmp_path, user_data):
             InstanceInitiatedShutdownBehavior="terminate",
         )
         instance_id = answer["Instances"][0]["InstanceId"]
-        await_(lambda: not control.machines(info) and (info.directory / "instances" / instance_id / "log").exists())
-        log = (info.directory / "instances" / instance_id / "log" / "systemctl.log").read_text()
-        assert "deadman.py" in json.loads(log.splitlines()[-1])["caller"]
+        log = info.directory / "instances" / instance_id / "log" / "systemctl.log"
+        await_(lambda: log.exists() and not control.machines(info))
+        assert "deadman.py" in json.loads(log.read_text().splitlines()[-1])["caller"]
     finally:
         control.down(info.directory)
 
