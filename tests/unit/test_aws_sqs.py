@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from botocore.stub import ANY, Stubber
 
 from wren_worker.aws.session import Aws
@@ -142,6 +143,20 @@ def test_a_throttled_question_for_the_address_is_asked_again(aws, sqs, clock):
         sqs.add_client_error("get_queue_url", "RequestThrottled", "slow", 403)
     sqs.add_response("get_queue_url", {"QueueUrl": URL}, {"QueueName": "q"})
     assert SqsTaskQueue(aws, "q", clock=clock).url == URL
+
+
+def test_silence_is_not_waited_through_twice(aws, sqs, clock, monkeypatch):
+    asked = []
+
+    def silent(**_):
+        asked.append(1)
+        raise EndpointConnectionError(endpoint_url="https://sqs")
+
+    monkeypatch.setattr(aws.sqs(), "get_queue_url", silent)
+    with pytest.raises(QueueError) as caught:
+        _ = SqsTaskQueue(aws, "q", clock=clock).url
+    assert caught.value.transient
+    assert len(asked) == 1  # an idle instance that cannot reach SQS is to go
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from wren_worker.aws.errors import Fault, classify, is_aws_error
+from wren_worker.aws.errors import Fault, classify, http_status, is_aws_error
 from wren_worker.aws.retry import Backoff
 from wren_worker.aws.session import Aws
 from wren_worker.aws.sqs_batch import MAX_ENTRIES, in_tens, queue_error, send_all
@@ -86,8 +86,9 @@ class SqsTaskQueue:
                 failure = queue_error(error, queue=self._name)
                 if failure.__dict__["gone"]:
                     failure.message = f"There is no queue '{self._name}'. Run `wren-standalone setup` for this fleet."
-                # the first request of a job is no better a moment to give up than any later one
-                if not failure.__dict__["transient"] or not tries.wait():
+                # The first request of a job is no better a moment to give up than any later one. Silence is another
+                # matter: botocore has waited through it already, and an idle instance must not wait any longer.
+                if not failure.__dict__["transient"] or not http_status(error) or not tries.wait():
                     raise failure from error
 
     def send(self, messages: Sequence[OutgoingMessage]) -> None:
