@@ -68,7 +68,7 @@ def test_leaving_drains_what_was_started_and_nothing_else(world: World):
     (other,) = world.launch(1, ready=False)
     with wren.executor(backend="sqs", launch=spec(max_count=2), terminate_on_exit=True, progress=False) as executor:
         # enough that the one which is there already cannot have done it before a second is worth its while
-        wren.get_all_results(executor.map(nap, range(80), chunksize=1))
+        wren.get_all_results(executor.map(nap, range(140), chunksize=1))
     found = {info.instance_id: info.tags for info in world.operator.machines.instances(world.fleet)}
     ours = set(found) - {other}
     assert len(ours) == 1  # one lived already, and two is the bound
